@@ -1,0 +1,88 @@
+# Every target that needs Python sets up .venv first; a second call finds it ready.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+# Two pytest workers with one thread each: more threads only fight over the cores.
+PYTEST_WORKERS ?= 2
+ONE_THREAD := OMP_NUM_THREADS=1
+
+# pip is the default. uv is faster, but does not read pip's configuration, so it serves
+# only where it has been told itself where to look for packages.
+UV := $(if $(UV_FIND_LINKS),$(shell command -v uv))
+INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install)
+
+ifndef SCISEQ_DATA
+ifneq ($(wildcard ../shared/data),)
+export SCISEQ_DATA := $(abspath ../shared/data)
+endif
+endif
+# Pictures go to files; no test, demo or page opens a window.
+export MPLBACKEND := Agg
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test slow coverage lint format types docs notebooks bench \
+    wheel clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP)  ## Create .venv with the pinned versions (2 to 5 minutes, once)
+
+# torch comes first: the pin, and wherever pip finds it, decide between the builds for
+# CPU and GPU before anything else can ask for another one. sciseq itself is built with
+# the pinned setuptools, not with the newest one that an isolated build would fetch.
+$(STAMP): pyproject.toml constraints.txt setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "sciseq needs Python 3.11 or newer; '$(PYTHON)' is not it." \
+	    "Try: make setup PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -c constraints.txt $(TORCH) setuptools
+	$(INSTALL) -c constraints.txt --no-build-isolation -e '.[dev,docs,notebooks]'
+	@touch $@
+
+demo: $(STAMP)  ## Forecast real series and compare with naive baselines
+	$(BIN)/python -m sciseq.demo
+
+test: $(STAMP)  ## Run the tests (not those marked slow or gpu)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(PYTEST_WORKERS)
+
+slow: $(STAMP)  ## Run the tests marked slow, the check of the wheel among them
+	$(ONE_THREAD) $(BIN)/python -m pytest -m 'slow and not gpu'
+
+coverage: $(STAMP)  ## Run the tests and report the lines that none of them reaches
+	$(ONE_THREAD) $(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage report
+
+lint: $(STAMP)  ## Check style, format and spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+format: $(STAMP)  ## Mend style and format where a tool can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP)  ## Check the types
+	$(BIN)/mypy
+
+docs: $(STAMP)  ## Build the documentation into docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+NOTEBOOKS := $(wildcard notebooks/*.ipynb notebooks/*/*.ipynb)
+notebooks: $(STAMP)  ## Run the notebooks from top to bottom
+	$(if $(NOTEBOOKS),$(ONE_THREAD) $(BIN)/python -m pytest --nbmake \
+	  --nbmake-timeout=600 $(NOTEBOOKS),@echo "There are no notebooks yet.")
+
+bench: $(STAMP)  ## Compare with other packages (long)
+	$(BIN)/python benchmarks/forecasting.py
+
+wheel: $(STAMP)  ## Build the source distribution and the wheel into dist/
+	$(BIN)/python -m build --no-isolation
+
+clean:  ## Remove what was built, but not .venv
+	rm -rf build dist *.egg-info docs/_build docs/generated demo-output \
+	  .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -1,0 +1,33 @@
+"""Containers in and out, panels, windows, calendar, scaling: NumPy and pandas only."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sciseq.data.datasets import describe_dataset, list_datasets, load_dataset
+    from sciseq.data.long_format import from_long, to_long
+    from sciseq.data.protocol import long_horizon_split
+
+_LAZY = {
+    "describe_dataset": "sciseq.data.datasets",
+    "from_long": "sciseq.data.long_format",
+    "list_datasets": "sciseq.data.datasets",
+    "load_dataset": "sciseq.data.datasets",
+    "long_horizon_split": "sciseq.data.protocol",
+    "to_long": "sciseq.data.long_format",
+}
+
+__all__ = [
+    "describe_dataset",
+    "from_long",
+    "list_datasets",
+    "load_dataset",
+    "long_horizon_split",
+    "to_long",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'sciseq.data' has no attribute {name!r}")

@@ -1,0 +1,146 @@
+"""Calendar features of timestamps, each in [-0.5, 0.5].
+
+The features and their scaling are those of the long-horizon forecasting papers:
+minute/59, hour/23, dayofweek/6, (day - 1)/30, (dayofyear - 1)/365, second/59,
+(month - 1)/11, (isoweek - 1)/52, each minus 0.5. Local wall-clock time counts.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sciseq.data.timeline import Step
+from sciseq.errors import InputError, nearest_name
+
+__all__ = [
+    "CALENDAR_FEATURES",
+    "calendar_features",
+    "calendar_for_step",
+    "season_for_step",
+]
+
+CALENDAR_FEATURES: dict[str, Callable[[Any], Any]] = {
+    "second": lambda index: index.second / 59.0,
+    "minute": lambda index: index.minute / 59.0,
+    "hour": lambda index: index.hour / 23.0,
+    "dayofweek": lambda index: index.day_of_week / 6.0,
+    "day": lambda index: (index.day - 1) / 30.0,
+    "dayofyear": lambda index: (index.day_of_year - 1) / 365.0,
+    "week": lambda index: (index.isocalendar().week.to_numpy() - 1) / 52.0,
+    "month": lambda index: (index.month - 1) / 11.0,
+}
+
+# By the length of a step in seconds: the features that can change between rows.
+_DAILY = ("dayofweek", "day", "dayofyear")
+_BY_SECONDS: tuple[tuple[float, tuple[str, ...]], ...] = (
+    (60.0, ("second", "minute", "hour", *_DAILY)),
+    (3600.0, ("minute", "hour", *_DAILY)),
+    (86400.0, ("hour", *_DAILY)),
+    (7 * 86400.0, _DAILY),
+    (28 * 86400.0, ("day", "week")),
+    (365 * 86400.0, ("month",)),
+)
+
+
+def calendar_for_step(step: Step | None) -> tuple[str, ...]:
+    """Names of the calendar features that suit a step.
+
+    Examples
+    --------
+    >>> calendar_for_step(Step("datetime", frequency="h"))
+    ('hour', 'dayofweek', 'day', 'dayofyear')
+    >>> calendar_for_step(Step("datetime", frequency="MS"))
+    ('month',)
+    """
+    seconds = _seconds(step)
+    return next((names for limit, names in _BY_SECONDS if seconds < limit), ())
+
+
+def season_for_step(step: Step | None) -> int | None:
+    """Rows of the usual season: a day, a week of days, a year of weeks or months.
+
+    Returns
+    -------
+    int or None
+        None where no season is usual (yearly rows, plain numbers).
+
+    Examples
+    --------
+    >>> [season_for_step(Step("datetime", f)) for f in ("15min", "h", "D", "MS", "YS")]
+    [96, 24, 7, 12, None]
+    """
+    seconds = _seconds(step)
+    day = 86400.0
+    if seconds < day:
+        return round(day / seconds)
+    for limit, rows in ((7 * day, 7), (28 * day, 52), (89 * day, 12), (360 * day, 4)):
+        if seconds < limit:
+            return rows
+    return None
+
+
+def _seconds(step: Step | None) -> float:
+    """Length of a step in seconds; infinite for labels that are not dates."""
+    if step is None or step.kind not in ("datetime", "period"):
+        return float("inf")
+    import pandas as pd
+
+    if step.kind == "period":
+        start = pd.Period("2000-01-01", freq=step.frequency)
+        index = pd.period_range(start, periods=2).to_timestamp()
+    else:
+        index = pd.date_range("2000-01-01", periods=2, freq=step.frequency)
+    return float((index[1] - index[0]).total_seconds())
+
+
+def calendar_features(index: Any, names: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Calendar features of an index.
+
+    Parameters
+    ----------
+    index : pandas.DatetimeIndex or pandas.PeriodIndex
+        Timestamps.
+    names : sequence of str
+        Keys of ``CALENDAR_FEATURES``.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_features), float32
+        Values in [-0.5, 0.5].
+
+    Raises
+    ------
+    InputError
+        For an unknown feature, or an index that carries no dates.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> calendar_features(pd.date_range("2024-01-01", periods=1), ["day"])
+    array([[-0.5]], dtype=float32)
+    """
+    import pandas as pd
+
+    unknown = [name for name in names if name not in CALENDAR_FEATURES]
+    if unknown:
+        raise InputError(
+            f"calendar feature {unknown[0]!r} is unknown, allowed are "
+            f"{sorted(CALENDAR_FEATURES)}",
+            where="calendar",
+            hint=nearest_name(unknown[0], CALENDAR_FEATURES) or None,
+        )
+    if isinstance(index, pd.PeriodIndex):
+        index = index.to_timestamp()
+    if not isinstance(index, pd.DatetimeIndex):
+        raise InputError(
+            "calendar features need dates, and these rows carry none "
+            f"({'no index' if index is None else type(index).__name__})",
+            where="calendar",
+            hint="Fit with calendar=None, or give a table with a DatetimeIndex.",
+        )
+    columns = [np.asarray(CALENDAR_FEATURES[name](index)) - 0.5 for name in names]
+    if not columns:
+        return np.empty((len(index), 0), dtype=np.float32)
+    return np.stack(columns, axis=1).astype(np.float32)

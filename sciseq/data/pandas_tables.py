@@ -1,0 +1,185 @@
+"""pandas objects to panels and back: data frames, series, two-level indexes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sciseq.data.panel import FloatArray, Panel, as_float64
+from sciseq.errors import InputError, InputTypeError
+
+__all__ = ["FrameLayout", "TwoLevelLayout", "read_pandas"]
+
+
+def read_pandas(X: Any) -> Panel:
+    """Read a DataFrame, a Series, or a DataFrame with a (series, time) index."""
+    if isinstance(X, pd.Series):
+        frame, is_series = X.to_frame(), True
+    elif isinstance(X, pd.DataFrame):
+        frame, is_series = X, False
+    else:
+        raise InputTypeError(
+            f"a DataFrame or Series was expected, got pandas {type(X).__name__}",
+            where="X",
+        )
+    if not frame.columns.is_unique:
+        repeated = frame.columns[frame.columns.duplicated()].unique().tolist()
+        raise InputError(
+            f"column names must be unique, {repeated[:5]} appear more than once",
+            where="X.columns",
+            hint="Rename them; columns are matched by name.",
+        )
+    if frame.index.nlevels == 1:
+        return _read_single(frame, X if is_series else None)
+    if frame.index.nlevels == 2:
+        return _read_two_levels(frame, is_series)
+    raise InputError(
+        f"the index has {frame.index.nlevels} levels, allowed are one (time) or two "
+        "(series, time)",
+        where="X.index",
+        hint="Join the leading levels into one series name.",
+    )
+
+
+def _read_single(frame: Any, series: Any) -> Panel:
+    return Panel(
+        values=(_values(frame, "X"),),
+        times=(_time_index(frame.index),),
+        series_ids=(0,),
+        columns=tuple(frame.columns),
+        layout=FrameLayout(
+            columns=frame.columns[:0],
+            series_name=None if series is None else (series.name,),
+        ),
+    )
+
+
+def _values(frame: Any, where: str) -> FloatArray:
+    bad = [
+        column
+        for column, dtype in frame.dtypes.items()
+        if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)
+    ]
+    for column in bad:
+        position = frame.columns.get_loc(column)
+        cells = frame.iloc[:, [position]].to_numpy()
+        if cells.dtype.kind == "O":  # numbers stored as objects are still numbers
+            as_float64(cells, where=where, column_names=[column])
+            continue
+        kind = str(frame.dtypes.iloc[position])
+        hint = "Drop it, encode it as numbers, or convert with .astype(float)."
+        if cells.dtype.kind in "Mm":
+            hint = f"Use it as the index: frame.set_index({column!r})."
+        raise InputTypeError(
+            f"column {column!r} holds {kind} values, numbers are needed",
+            where=where,
+            hint=hint,
+        )
+    if all(dtype == np.float64 for dtype in frame.dtypes):
+        return np.asarray(frame.to_numpy())  # usually a view
+    # Missing values of nullable columns become NaN.
+    return np.asarray(frame.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def _time_index(index: Any) -> Any:
+    """Dates stored as objects become a DatetimeIndex; all else stays as it is."""
+    if index.dtype == object and len(index):
+        import datetime
+
+        if all(isinstance(label, datetime.date) for label in index):
+            return pd.DatetimeIndex(index, name=index.name)
+    return index
+
+
+def _columns_of(columns: Any, panel: Panel, targets: Sequence[int]) -> Any:
+    assert panel.columns is not None
+    labels: list[Any] = [panel.columns[position] for position in targets]
+    if columns.nlevels > 1:
+        return pd.MultiIndex.from_tuples(labels, names=columns.names)
+    return pd.Index(labels, name=columns.name, dtype=columns.dtype)
+
+
+@dataclass(frozen=True)
+class FrameLayout:
+    """A DataFrame, or a Series when ``series_name`` is given."""
+
+    columns: Any
+    series_name: tuple[Any, ...] | None = None
+
+    def write(
+        self,
+        panel: Panel,
+        forecasts: Sequence[FloatArray],
+        times: Sequence[Any],
+        targets: Sequence[int],
+    ) -> Any:
+        """Build the container from forecasts."""
+        if self.series_name is not None:
+            return pd.Series(
+                forecasts[0][:, 0], index=times[0], name=self.series_name[0]
+            )
+        labels = _columns_of(self.columns, panel, targets)
+        return pd.DataFrame(forecasts[0], index=times[0], columns=labels)
+
+
+def _read_two_levels(frame: Any, is_series: bool) -> Panel:
+    index = frame.index
+    codes, labels = pd.factorize(index.get_level_values(0), sort=False)
+    if (codes < 0).any():
+        raise InputError(
+            f"{int((codes < 0).sum())} rows have no series label",
+            where="X.index, first level",
+            hint="Drop these rows or name their series.",
+        )
+    # A stable sort keeps the order of rows inside each series.
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes, minlength=len(labels)))
+    starts = np.concatenate([[0], ends[:-1]])
+    if len(order) and (np.diff(order) != 1).any():
+        frame = frame.iloc[order]
+    values = _values(frame, "X")
+    times = _time_index(frame.index.get_level_values(1))
+    bounds = list(zip(starts, ends, strict=True))
+    return Panel(
+        values=tuple(values[a:b] for a, b in bounds),
+        times=tuple(times[a:b] for a, b in bounds),
+        series_ids=tuple(labels),
+        columns=tuple(frame.columns),
+        layout=TwoLevelLayout(
+            columns=frame.columns[:0],
+            names=tuple(index.names),
+            labels=pd.Index(labels),
+            series_name=(frame.columns[0],) if is_series else None,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class TwoLevelLayout:
+    """A table with a (series, time) index."""
+
+    columns: Any
+    names: tuple[Any, ...]
+    labels: Any
+    series_name: tuple[Any, ...] | None = None
+
+    def write(
+        self,
+        panel: Panel,
+        forecasts: Sequence[FloatArray],
+        times: Sequence[Any],
+        targets: Sequence[int],
+    ) -> Any:
+        """Build the container from forecasts."""
+        lengths = [len(forecast) for forecast in forecasts]
+        joined = times[0].append(list(times[1:])) if len(times) > 1 else times[0]
+        index = pd.MultiIndex.from_arrays(
+            [self.labels.repeat(lengths), joined], names=self.names
+        )
+        values = np.concatenate(list(forecasts))
+        if self.series_name is not None:
+            return pd.Series(values[:, 0], index=index, name=self.series_name[0])
+        labels = _columns_of(self.columns, panel, targets)
+        return pd.DataFrame(values, index=index, columns=labels)

@@ -1,0 +1,75 @@
+"""Column-wise standardisation that knows missing values and constant columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sciseq.data.panel import FloatArray
+from sciseq.errors import InputError
+
+__all__ = ["ColumnScaler"]
+
+
+@dataclass(frozen=True)
+class ColumnScaler:
+    """Column-wise ``z = (x - mean) / scale``, one mean and scale per column.
+
+    Parameters
+    ----------
+    mean, scale : ndarray of shape (n_columns,)
+        Learned by :meth:`fit`; the scale of a constant column is 1.
+
+    Examples
+    --------
+    >>> scaler = ColumnScaler.fit([np.array([[1.0], [3.0]])])
+    >>> scaler.transform(np.array([[3.0]]))
+    array([[1.]])
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+
+    @classmethod
+    def fit(cls, series: Sequence[FloatArray]) -> "ColumnScaler":
+        """Learn mean and (population) standard deviation over all series together."""
+        # Two passes over the data, series by series: exact for large offsets, and no
+        # copy of the whole panel.
+        count = sum(np.isfinite(values).sum(axis=0) for values in series)
+        known = np.maximum(count, 1)
+        mean = sum(np.nansum(values, axis=0) for values in series) / known
+        squares = sum(np.nansum((values - mean) ** 2, axis=0) for values in series)
+        deviation = np.sqrt(squares / known)
+        # A constant column leaves rounding noise of the size of its mean: dividing
+        # by that would blow noise up to unit size.
+        floor = 10 * np.finfo(np.float64).eps * np.abs(mean)
+        constant = ~(deviation > np.maximum(floor, np.finfo(np.float64).tiny))
+        return cls(mean=np.asarray(mean), scale=np.where(constant, 1.0, deviation))
+
+    @classmethod
+    def identity(cls, n_columns: int) -> "ColumnScaler":
+        """Return a scaler that changes nothing."""
+        return cls(mean=np.zeros(n_columns), scale=np.ones(n_columns))
+
+    def select(self, columns: Sequence[int]) -> "ColumnScaler":
+        """Return the scaler of some of the columns."""
+        chosen = list(columns)
+        return ColumnScaler(self.mean[chosen], self.scale[chosen])
+
+    def transform(self, values: FloatArray) -> FloatArray:
+        """Scale an array whose last axis is the columns."""
+        self._check(values)
+        return np.asarray((values - self.mean) / self.scale)
+
+    def inverse_transform(self, values: FloatArray) -> FloatArray:
+        """Undo :meth:`transform`."""
+        self._check(values)
+        return np.asarray(values * self.scale + self.mean)
+
+    def _check(self, values: FloatArray) -> None:
+        if values.shape[-1] != len(self.mean):
+            raise InputError(
+                f"{values.shape[-1]} columns were given, the scaler knows "
+                f"{len(self.mean)}",
+                where="scaler",
+            )

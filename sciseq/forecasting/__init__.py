@@ -1,0 +1,1 @@
+"""Forecasters of many related series: one file per method, reading like its card."""

@@ -1,0 +1,161 @@
+"""The Mamba block: a gated selective state space over a sequence of tokens.
+
+Axes: ``batch``, ``token`` (N, the ``length`` of the scan), ``d_model`` (D),
+``channel`` (inner width Di = e D), ``state`` (n), ``r`` (rank of the step sizes).
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sciseq.ops.selective_scan import selective_scan
+
+__all__ = ["MambaBlock", "causal_depthwise_convolution"]
+
+_STEP_RANGE = (1e-3, 1e-1)  # step sizes at initialisation
+_STEP_FLOOR = 1e-4
+
+
+class MambaBlock(nn.Module):
+    r"""Selective state-space block with a causal convolution and a gate.
+
+    .. math::
+
+        [x, z] &= u W_{in}, \quad x' = \mathrm{SiLU}(\mathrm{conv}_k(x)), \quad
+        [d, B, C] = x' W_x \\
+        dt &= \mathrm{softplus}(d W_{dt} + b_{dt}), \quad A = -\exp(A_{log}) \\
+        y &= \mathrm{scan}(x', dt, A, B, C, D), \quad
+        out = (y \odot \mathrm{SiLU}(z)) W_{out}
+
+    Parameters
+    ----------
+    d_model : int
+        Width D of a token.
+    d_state : int, default 16
+        State size n per channel.
+    d_conv : int, default 4
+        Width k of the causal convolution.
+    expand : int, default 2
+        Expansion e; the inner width is ``expand * d_model``.
+
+    Notes
+    -----
+    Card: forecasting §1 (Gu and Dao, arXiv:2312.00752). Parameters carry the names of
+    the published blocks. Build it through :func:`sciseq.nn.build_network`, or load
+    weights: until then ``A_log`` and ``D`` are NaN. Step sizes, decay rates and the
+    state stay in float32 under autocast.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sciseq.nn import MambaBlock, build_network
+    >>> block = build_network(lambda: MambaBlock(8), torch.Generator().manual_seed(0))
+    >>> block(torch.zeros(2, 5, 8)).shape
+    torch.Size([2, 5, 8])
+    """
+
+    no_weight_decay: ClassVar[tuple[str, ...]] = ("A_log", "D")
+
+    def __init__(
+        self, d_model: int, d_state: int = 16, d_conv: int = 4, expand: int = 2
+    ) -> None:
+        super().__init__()
+        d_inner = expand * d_model
+        self.d_state = d_state
+        self.dt_rank = math.ceil(d_model / 16)
+        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
+        # Holds the weights under their published names; forward computes with them
+        # directly, which is faster for kernels of a few tokens.
+        self.conv1d = nn.Conv1d(d_inner, d_inner, d_conv, groups=d_inner)
+        self.x_proj = nn.Linear(d_inner, self.dt_rank + 2 * d_state, bias=False)
+        self.dt_proj = nn.Linear(self.dt_rank, d_inner)
+        self.A_log = nn.Parameter(torch.full((d_inner, d_state), math.nan))
+        self.D = nn.Parameter(torch.full((d_inner,), math.nan))
+        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+
+    @torch.no_grad()
+    def initialize_parameters(self, generator: torch.Generator) -> None:
+        """Set ``A_log``, ``D`` and the bias of the step sizes.
+
+        Parameters
+        ----------
+        generator : torch.Generator
+            Source of the initial step sizes, log-uniform in [1e-3, 1e-1].
+        """
+        states = torch.arange(1, self.d_state + 1, dtype=self.A_log.dtype)
+        self.A_log.copy_(torch.log(states).expand_as(self.A_log))
+        self.D.fill_(1.0)
+        # The weight W_dt needs nothing: its fan-in is r, so the rule for linear layers
+        # already is U(-r^-1/2, r^-1/2).
+        low, high = (math.log(step) for step in _STEP_RANGE)
+        draws = torch.rand(self.D.shape, generator=generator, dtype=self.D.dtype)
+        dt = torch.exp(low + draws * (high - low)).clamp(min=_STEP_FLOOR)
+        self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Mix tokens causally along the token axis.
+
+        Parameters
+        ----------
+        u : Tensor, shape (batch, token, d_model)
+            Tokens.
+
+        Returns
+        -------
+        Tensor, shape (batch, token, d_model)
+            Token ``t`` depends on input tokens up to ``t`` only.
+        """
+        x, z = self.in_proj(u).chunk(2, dim=-1)  # (batch, token, channel) each
+        x = F.silu(
+            causal_depthwise_convolution(x, self.conv1d.weight, self.conv1d.bias)
+        )
+        d, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], -1)
+        with torch.autocast(u.device.type, enabled=False):
+            dt = F.softplus(self.dt_proj(d.to(self.dt_proj.weight.dtype)))
+            A = -torch.exp(self.A_log)
+            # The scan wants (batch, channel or state, length).
+            y = selective_scan(x.mT, dt.mT, A, B.mT, C.mT, self.D).mT
+        output: Tensor = self.out_proj(y * F.silu(z))
+        return output
+
+
+def causal_depthwise_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    r"""Convolve each channel with its own kernel over the present and past tokens.
+
+    .. math:: y_t = b + \sum_{j=0}^{k-1} w_{k-1-j} \odot x_{t-j}, \qquad x_s = 0, s < 0
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, token, channel)
+        Tokens.
+    weight : Tensor, shape (channel, 1, k)
+        Kernels in the layout of ``nn.Conv1d``; the last tap meets the present token.
+    bias : Tensor, shape (channel,), optional
+        Offsets.
+
+    Returns
+    -------
+    Tensor, shape (batch, token, channel)
+        Output ``t`` depends on tokens ``t-k+1`` to ``t``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.tensor([[[1.0], [2.0], [3.0]]])
+    >>> y = causal_depthwise_convolution(x, torch.tensor([[[10.0, 1.0]]]))
+    >>> y.flatten().tolist()
+    [1.0, 12.0, 23.0]
+    """
+    n_tokens, k = x.shape[1], weight.shape[-1]
+    taps = weight[:, 0].T.contiguous()  # (k, channel)
+    y = x * taps[-1] if bias is None else torch.addcmul(bias, x, taps[-1])
+    # Taps that reach back further than the first token meet only zeros.
+    for j in range(1, min(k, n_tokens)):
+        x_before = F.pad(x, (0, 0, j, -j))  # x_{t-j}
+        y = torch.addcmul(y, x_before, taps[k - 1 - j])
+    return y

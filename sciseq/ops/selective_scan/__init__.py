@@ -1,0 +1,283 @@
+"""Selective scan: one function, one reference, and backends checked against it.
+
+A backend is one line in ``_ACCELERATED``: its name and a loader. The loader takes a
+device type and returns a function with the signature and dtype rules of
+:func:`~sciseq.ops.selective_scan.reference.selective_scan_reference`, or raises
+:class:`~sciseq.errors.MissingDependencyError` saying why it cannot run there. Before
+its first use a backend must equal the reference on a tiny input.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from sciseq.errors import (
+    InputError,
+    InputTypeError,
+    MissingDependencyError,
+    NumericalError,
+    SciSeqError,
+    SciSeqWarning,
+    nearest_name,
+)
+from sciseq.ops.selective_scan.reference import selective_scan_reference
+
+__all__ = ["available_backends", "selective_scan"]
+
+Scan: TypeAlias = Callable[
+    [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor
+]
+
+ENVIRONMENT_VARIABLE = "SCISEQ_SCAN"
+
+# Backends to prefer over the reference, the best first.
+_ACCELERATED: dict[str, Callable[[str], Scan]] = {}
+
+# What became of each (backend, device type) that was tried: the function, or the error.
+_VERDICTS: dict[tuple[str, str], Scan | SciSeqError] = {}
+
+_AXES = {
+    "u": ("batch", "channel", "length"),
+    "dt": ("batch", "channel", "length"),
+    "A": ("channel", "state"),
+    "B": ("batch", "state", "length"),
+    "C": ("batch", "state", "length"),
+    "D": ("channel",),
+}
+
+_TOLERANCE = 1e-4  # float32, relative to the largest entry
+
+
+def selective_scan(
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Run the selective state-space recurrence along ``length``.
+
+    .. math::
+
+        h_t &= \exp(dt_t A) \odot h_{t-1} + (dt_t u_t) \otimes B_t, \qquad h_0 = 0 \\
+        y_t &= \langle h_t, C_t \rangle_{state} + D \odot u_t
+
+    Parameters
+    ----------
+    u, dt : Tensor, shape (batch, channel, length)
+        Input and positive step sizes (after the softplus).
+    A : Tensor, shape (channel, state)
+        Continuous-time decay rates, negative.
+    B, C : Tensor, shape (batch, state, length)
+        Input and output maps, one per token.
+    D : Tensor, shape (channel,), optional
+        Skip weights; no skip when None.
+    backend : str, optional
+        Name of the implementation. None means the environment variable
+        ``SCISEQ_SCAN`` when it is set, else the best one that works on the device.
+
+    Returns
+    -------
+    Tensor, shape (batch, channel, length)
+        ``y`` in the dtype of ``u``; the state is never kept below float32.
+
+    Raises
+    ------
+    InputError
+        When shapes disagree (the axis is named), a tensor is not of floating point,
+        or the backend is unknown.
+    MissingDependencyError
+        When the requested backend cannot run on the device of ``u``.
+    NumericalError
+        When the requested backend disagrees with the reference.
+
+    Notes
+    -----
+    Card: forecasting §1 (Gu and Dao, arXiv:2312.00752).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sciseq.ops.selective_scan import selective_scan
+    >>> u = torch.tensor([[[1.0, 2.0]]])
+    >>> dt = torch.full((1, 1, 2), 0.5)
+    >>> A = torch.zeros(1, 1)
+    >>> B = C = torch.ones(1, 1, 2)
+    >>> selective_scan(u, dt, A, B, C).tolist()
+    [[[0.5, 1.5]]]
+    """
+    _check_tensors({"u": u, "dt": dt, "A": A, "B": B, "C": C, "D": D})
+    return _choose(backend, u.device.type)(u, dt, A, B, C, D)
+
+
+def available_backends(device_type: str = "cpu") -> tuple[str, ...]:
+    """Return the names of the backends that work on a kind of device, best first.
+
+    Parameters
+    ----------
+    device_type : str, default "cpu"
+        ``"cpu"``, ``"cuda"`` or ``"mps"``.
+
+    Returns
+    -------
+    tuple of str
+        Always ends in ``"reference"``.
+
+    Examples
+    --------
+    >>> from sciseq.ops.selective_scan import available_backends
+    >>> available_backends("cpu")[-1]
+    'reference'
+    """
+    trusted = (
+        name
+        for name in _ACCELERATED
+        if not isinstance(_verdict(name, device_type), SciSeqError)
+    )
+    return (*trusted, "reference")
+
+
+def _check_tensors(tensors: dict[str, Tensor | None]) -> None:
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        axes = _AXES[name]
+        if not tensor.is_floating_point():
+            raise InputTypeError(
+                f"{name} has dtype {tensor.dtype}, must be of floating point",
+                where=f"selective_scan, {name}",
+            )
+        if tensor.ndim != len(axes):
+            raise InputError(
+                f"{name} has shape {tuple(tensor.shape)}, must have "
+                f"{len(axes)} axes ({', '.join(axes)})",
+                where=f"selective_scan, {name}",
+            )
+        for axis, size in zip(axes, tensor.shape, strict=True):
+            expected, source = sizes.setdefault(axis, (size, name))
+            if size != expected:
+                raise InputError(
+                    f"{name} has {size} along {axis}, {source} has {expected}",
+                    where=f"selective_scan, {name}, axis {axis}",
+                    hint=f"{name} is ({', '.join(axes)}).",
+                )
+
+
+def _choose(backend: str | None, device_type: str) -> Scan:
+    where = "backend"
+    if backend is None:
+        backend, where = os.environ.get(ENVIRONMENT_VARIABLE), ENVIRONMENT_VARIABLE
+    if not backend:
+        return _best(device_type)
+    if backend == "reference":
+        return selective_scan_reference
+    if backend not in _ACCELERATED:
+        allowed = (*_ACCELERATED, "reference")
+        raise InputError(
+            f"scan backend is {backend!r}, must be one of {', '.join(allowed)}",
+            where=where,
+            hint=nearest_name(backend, allowed) or None,
+        )
+    verdict = _verdict(backend, device_type)
+    if isinstance(verdict, SciSeqError):
+        working = ", ".join(available_backends(device_type))
+        raise type(verdict)(
+            verdict.message, where=where, hint=f"Backends that work here: {working}."
+        )
+    return verdict
+
+
+def _best(device_type: str) -> Scan:
+    for name in _ACCELERATED:
+        verdict = _verdict(name, device_type)
+        if not isinstance(verdict, SciSeqError):
+            return verdict
+        if isinstance(verdict, NumericalError):
+            # A missing backend is normal; a wrong one deserves to be known.
+            warnings.warn(str(verdict), SciSeqWarning, stacklevel=4)
+    return selective_scan_reference
+
+
+def _verdict(name: str, device_type: str) -> Scan | SciSeqError:
+    key = (name, device_type)
+    if key not in _VERDICTS:
+        _VERDICTS[key] = _examine(name, device_type)
+    return _VERDICTS[key]
+
+
+def _examine(name: str, device_type: str) -> Scan | SciSeqError:
+    try:
+        scan = _ACCELERATED[name](device_type)
+    except ImportError as error:
+        return MissingDependencyError(
+            f"scan backend {name!r} cannot run on {device_type}: {error}"
+        )
+    difference = _difference_from_reference(scan, device_type)
+    # Written so that a NaN counts as wrong.
+    if not difference <= _TOLERANCE:
+        return NumericalError(
+            f"scan backend {name!r} differs from the reference by {difference:.1e} of "
+            f"the largest entry on {device_type}, {_TOLERANCE:.0e} is allowed; it is "
+            "not used"
+        )
+    return scan
+
+
+def _difference_from_reference(scan: Scan, device_type: str) -> float:
+    # The caller may run without gradients or under autocast; the check may not.
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device_type, enabled=False),
+    ):
+        inputs = _tiny_inputs(device_type)
+        pairs = zip(
+            _values_and_gradients(scan, inputs),
+            _values_and_gradients(selective_scan_reference, inputs),
+            strict=True,
+        )
+        return float(torch.stack([_relative(got, want) for got, want in pairs]).max())
+
+
+def _tiny_inputs(device_type: str) -> list[Tensor]:
+    batch, channel, length, state = 2, 3, 7, 2
+    shapes = [
+        (batch, channel, length),
+        (batch, channel, length),
+        (channel, state),
+        (batch, state, length),
+        (batch, state, length),
+        (channel,),
+    ]
+    inputs = []
+    for index, shape in enumerate(shapes):
+        size = torch.Size(shape).numel()
+        # A fixed irregular sequence: nothing is drawn from a random state.
+        phase = torch.arange(size, dtype=torch.float32, device=device_type)
+        inputs.append(torch.sin((2.0 + index) * phase + index).reshape(shape))
+    inputs[1] = 0.5 + 0.4 * inputs[1]
+    inputs[2] = -1.5 + inputs[2]
+    return [tensor.requires_grad_() for tensor in inputs]
+
+
+def _values_and_gradients(scan: Scan, inputs: list[Tensor]) -> list[Tensor | None]:
+    y = scan(*inputs)
+    if not y.requires_grad or y.shape != inputs[0].shape:
+        return [None] * (len(inputs) + 1)
+    weights = torch.cos(torch.arange(y.numel(), dtype=y.dtype, device=y.device))
+    loss = (y * weights.reshape(y.shape)).sum()
+    return [y.detach(), *torch.autograd.grad(loss, inputs, allow_unused=True)]
+
+
+def _relative(got: Tensor | None, want: Tensor | None) -> Tensor:
+    if got is None or want is None:
+        return torch.tensor(float("inf"))
+    return ((got - want).abs().max() / want.abs().max()).cpu()

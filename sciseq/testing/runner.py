@@ -1,0 +1,140 @@
+"""Run a battery of checks on an estimator and count what was run."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sklearn.base import clone
+
+from sciseq.errors import InputError, nearest_name
+
+__all__ = ["Check", "CheckResult", "SkipCheck", "check_estimator", "checks_for"]
+
+Check = Callable[[Any], None]
+
+# Modules of checks by kind of data; other kinds join when their estimators come.
+_BATTERIES: dict[str, tuple[str, ...]] = {
+    "forecaster": (
+        "sciseq.testing.estimator_checks",
+        "sciseq.testing.forecaster_checks",
+        "sciseq.testing.container_checks",
+    ),
+}
+
+
+class SkipCheck(Exception):  # noqa: N818 - a signal, not an error
+    """Raised by a check that does not apply, with the reason."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Outcome of one check.
+
+    Parameters
+    ----------
+    name : str
+        Name of the check.
+    status : {"passed", "failed", "expected failure", "skipped"}
+        What happened.
+    reason : str
+        The error, or why it was skipped or expected to fail.
+    exception : Exception or None
+        The error itself.
+    """
+
+    name: str
+    status: str
+    reason: str = ""
+    exception: Exception | None = None
+
+
+def checks_for(kind: str) -> dict[str, Check]:
+    """Return all checks of a kind of estimator, by name.
+
+    Parameters
+    ----------
+    kind : {"forecaster"}
+        Kind of estimator.
+
+    Examples
+    --------
+    >>> "check_predict_before_fit" in checks_for("forecaster")
+    True
+    """
+    if kind not in _BATTERIES:
+        raise InputError(
+            f"kind={kind!r} has no checks, allowed are {sorted(_BATTERIES)}",
+            where="kind",
+            hint=nearest_name(kind, _BATTERIES) or None,
+        )
+    return {
+        name: getattr(module, name)
+        for module in map(importlib.import_module, _BATTERIES[kind])
+        for name in module.__all__
+    }
+
+
+def check_estimator(
+    estimator: Any,
+    *,
+    kind: str = "forecaster",
+    expected_failures: Mapping[str, str] | None = None,
+    raise_on_failure: bool = True,
+) -> list[CheckResult]:
+    """Run the checks of a kind on fresh clones of an estimator.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A small instance, quick to fit: for forecasters ``lookback`` of at most 8 and
+        ``horizon`` of at most 4.
+    kind : {"forecaster"}, default="forecaster"
+        Which battery.
+    expected_failures : mapping, optional
+        Names of checks that are known to fail, with the reason. One that passes after
+        all counts as failed, so that the list stays true.
+    raise_on_failure : bool, default=True
+        Raise at the end when any check failed.
+
+    Returns
+    -------
+    list of CheckResult
+        One per check, in order.
+
+    Raises
+    ------
+    AssertionError
+        Naming every failed check and its reason.
+    """
+    expected = dict(expected_failures or {})
+    results = [
+        _run(name, check, estimator, expected.get(name))
+        for name, check in checks_for(kind).items()
+    ]
+    failed = [result for result in results if result.status == "failed"]
+    if failed and raise_on_failure:
+        lines = "\n".join(f"  {result.name}: {result.reason}" for result in failed)
+        raise AssertionError(
+            f"{len(failed)} of {len(results)} checks failed for "
+            f"{type(estimator).__name__}:\n{lines}"
+        ) from failed[0].exception
+    return results
+
+
+def _run(
+    name: str, check: Check, estimator: Any, expected_reason: str | None
+) -> CheckResult:
+    try:
+        check(clone(estimator))
+    except SkipCheck as skip:
+        return CheckResult(name, "skipped", str(skip))
+    except Exception as error:
+        # Whatever a foreign estimator raises is the finding of the check.
+        reason = f"{type(error).__name__}: {error}"
+        if expected_reason is not None:
+            return CheckResult(name, "expected failure", expected_reason, error)
+        return CheckResult(name, "failed", reason, error)
+    if expected_reason is not None:
+        return CheckResult(name, "failed", "was expected to fail, and passed")
+    return CheckResult(name, "passed")

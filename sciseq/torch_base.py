@@ -1,0 +1,268 @@
+"""What torch estimators add: device and precision, training, pickling, weights.
+
+Fitted networks live in ``network_``. Pickles, copies and saved files always hold CPU
+weights, so that they open on a machine without a GPU.
+"""
+
+import hashlib
+import json
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from sciseq.base import SequenceEstimator
+from sciseq.errors import InputError
+from sciseq.nn.initialization import build_network
+from sciseq.parameters import (
+    PATH,
+    AnyOf,
+    Instance,
+    Integer,
+    Nothing,
+    Option,
+    Real,
+)
+from sciseq.parameters import Rule as ParameterRule
+from sciseq.training import (
+    Batches,
+    LossFunction,
+    TrainingOptions,
+    generator_for,
+    resolve_device,
+    resolve_seed,
+    train,
+)
+
+__all__ = ["SCHEDULES", "TRAINING_RULES", "TorchEstimator", "data_fingerprint"]
+
+# Epochs are counted from 1; the factor multiplies learning_rate.
+SCHEDULES: dict[str, Callable[[int, int], float]] = {
+    "constant": lambda epoch, max_epochs: 1.0,
+    # The long-horizon forecasting papers keep the rate for two epochs, then halve it.
+    "halving": lambda epoch, max_epochs: 0.5 ** max(0, epoch - 2),
+    "cosine": lambda epoch, max_epochs: (
+        0.5 * (1 + float(np.cos(np.pi * (epoch - 1) / max_epochs)))
+    ),
+}
+
+TRAINING_RULES: dict[str, ParameterRule] = {
+    "dropout": Real(0.0, 1.0, open_high=True),
+    "learning_rate": Real(0.0, open_low=True),
+    "learning_rate_schedule": Option(*SCHEDULES),
+    "batch_size": Integer(1),
+    "max_epochs": Integer(1),
+    "patience": AnyOf(Nothing(), Integer(1)),
+    "random_state": AnyOf(
+        Nothing(),
+        Integer(0),
+        Instance("a NumPy generator", np.random.RandomState, np.random.Generator),
+    ),
+    "device": AnyOf(Instance("a device name", str), Instance("one", torch.device)),
+    "precision": Option("float32", "bfloat16", "float64"),
+    "verbose": Integer(0),
+    "checkpoint_dir": PATH,
+}
+
+# What a run may change and still continue from its checkpoints.
+_NOT_IN_FINGERPRINT = ("checkpoint_dir", "device", "max_epochs", "patience", "verbose")
+
+
+class TorchEstimator(SequenceEstimator):
+    """Base of estimators that train a torch network."""
+
+    _parameter_rules: ClassVar[dict[str, ParameterRule]] = TRAINING_RULES
+
+    learning_rate: float
+    learning_rate_schedule: str
+    batch_size: int
+    max_epochs: int
+    patience: int | None
+    random_state: Any
+    device: Any
+    precision: str
+    verbose: int
+    checkpoint_dir: str | os.PathLike[str] | None
+
+    network_: nn.Module
+
+    @abstractmethod
+    def _make_network(self) -> nn.Module:
+        """Build the network from parameters and fitted attributes; no training."""
+
+    def _parameter_relations(self) -> list[str]:
+        problems = super()._parameter_relations()
+        if self.checkpoint_dir is not None and not Integer(0).allows(self.random_state):
+            problems.append(
+                f"random_state={self.random_state!r} must be an integer with "
+                "checkpoint_dir: a resumed run needs the same draws"
+            )
+        return problems
+
+    def _train(
+        self,
+        loss: LossFunction,
+        make_batches: Callable[[torch.device], tuple[Batches, Batches | None]],
+        *,
+        tokens_per_item: int,
+        fingerprint: str,
+        max_epochs: int | None = None,
+    ) -> None:
+        """Build and train the network; sets ``network_`` and what is known of it."""
+        seed = resolve_seed(self.random_state)
+        network = build_network(self._make_network, generator_for(seed, "weights"))
+        if self.precision == "float64":
+            network = network.double()
+        self.n_parameters_ = sum(one.numel() for one in network.parameters())
+        epochs = self.max_epochs if max_epochs is None else max_epochs
+        batches = make_batches(torch.device("cpu"))
+        device = resolve_device(
+            self.device,
+            work=6.0 * self.n_parameters_ * tokens_per_item * epochs * _items(batches),
+            precision=self.precision,
+        )
+        if device.type != "cpu":
+            batches = make_batches(device)
+        result = train(
+            network,
+            loss,
+            *batches,
+            self._training_options(seed, device, epochs, fingerprint),
+        )
+        self.network_ = network
+        self.device_ = str(device)
+        self.history_ = result.history
+        self.best_epoch_ = result.best_epoch
+        self.stopped_ = result.stopped
+        self.n_epochs_ = len(result.history)
+
+    def _training_options(
+        self, seed: int, device: torch.device, epochs: int, fingerprint: str
+    ) -> TrainingOptions:
+        schedule = SCHEDULES[self.learning_rate_schedule]
+        return TrainingOptions(
+            learning_rate=float(self.learning_rate),
+            batch_size=int(self.batch_size),
+            max_epochs=int(epochs),
+            patience=self.patience,
+            schedule=lambda epoch: schedule(epoch, epochs),
+            seed=seed,
+            device=device,
+            precision=self.precision,
+            verbose=int(self.verbose),
+            checkpoint_dir=Path(self.checkpoint_dir) if self.checkpoint_dir else None,
+            fingerprint=self._fingerprint(fingerprint),
+        )
+
+    def _fingerprint(self, data: str) -> str:
+        """Hash of everything that a resumed run must share with its beginning."""
+        params = {
+            name: repr(value)
+            for name, value in sorted(self.get_params(deep=False).items())
+            if name not in _NOT_IN_FINGERPRINT
+        }
+        if self.learning_rate_schedule == "cosine":
+            params["max_epochs"] = repr(self.max_epochs)
+        text = json.dumps([type(self).__name__, params, data])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    # ----------------------------------------------------- using the network
+
+    def _run_device(self) -> torch.device:
+        """Device to compute on: the one asked for, where this machine has it."""
+        here = next(self.network_.parameters()).device
+        if str(self.device) in ("auto", str(here)):
+            return here
+        try:
+            wanted = resolve_device(self.device, precision=self.precision)
+        except InputError:
+            # The model came from a machine with another device; its weights work here.
+            return here
+        if wanted != here:
+            self.network_.to(wanted)
+        return wanted
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        if self.precision == "bfloat16":
+            return torch.autocast(device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.float64 if self.precision == "float64" else torch.float32
+
+    # ------------------------------------------------- pickling and saving
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        network = state.get("network_")
+        if network is not None and next(network.parameters()).device.type != "cpu":
+            state["network_"] = deepcopy(network).cpu()
+            state["device_"] = "cpu"
+        return state
+
+    def _get_saved_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        attributes, _ = super()._get_saved_state()
+        network = attributes.pop("network_", None)
+        if network is None:
+            return attributes, {}
+        attributes["device_"] = "cpu"
+        weights = {
+            name: tensor.detach().cpu().numpy()
+            for name, tensor in network.state_dict().items()
+        }
+        return attributes, weights
+
+    def _set_saved_state(
+        self, attributes: Mapping[str, Any], weights: Mapping[str, Any]
+    ) -> None:
+        super()._set_saved_state(attributes, {})
+        if not weights:
+            return
+        from sciseq.persistence import check_weights
+
+        # Every number is about to be overwritten, so any generator will do.
+        network = build_network(self._make_network, generator_for(0, "weights"))
+        if self.precision == "float64":
+            network = network.double()
+        own = network.state_dict()
+        check_weights(
+            {name: tuple(tensor.shape) for name, tensor in own.items()}, weights
+        )
+        network.load_state_dict(
+            {
+                name: torch.from_numpy(np.array(weights[name])).to(tensor.dtype)
+                for name, tensor in own.items()
+            }
+        )
+        self.network_ = network.eval()
+
+
+def _items(batches: tuple[Batches, Batches | None]) -> int:
+    return sum(one.n_items for one in batches if one is not None)
+
+
+def data_fingerprint(arrays: Iterable[Any]) -> str:
+    """Hash of training data: shapes, types and every value.
+
+    Examples
+    --------
+    >>> data_fingerprint([np.zeros(2)]) == data_fingerprint([np.zeros(3)])
+    False
+    """
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array is None:
+            digest.update(b"none")
+            continue
+        values = np.ascontiguousarray(array)
+        digest.update(f"{values.dtype}{values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,187 @@
+"""One epoch: a pass over the training items, then one over the validation items.
+
+An epoch costs few waits for the device: losses stay there as scalars until all steps
+are queued, batches are gathered by index from data that live there, and nothing is
+copied per item.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from sciseq.errors import DataQualityError, NumericalError
+from sciseq.nn.dropout import set_dropout_generator
+from sciseq.training.options import Batches, LossFunction, TrainingOptions
+from sciseq.training.progress import Reporter
+from sciseq.training.seeds import generator_for
+
+__all__ = ["Epochs"]
+
+_N_NAMED_ITEMS = 8
+
+
+class Epochs:
+    """Runs epochs of one network on its data.
+
+    Parameters
+    ----------
+    network, loss, training, validation, options
+        As in :func:`sciseq.training.train`.
+    optimizer : torch.optim.Optimizer
+        Optimizer of the trainable parameters; its learning rate is set here.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: LossFunction,
+        training: Batches,
+        validation: Batches | None,
+        options: TrainingOptions,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        self.network = network
+        self.loss = loss
+        self.training = training
+        self.validation = validation
+        self.options = options
+        self.optimizer = optimizer
+        self.parameters = [one for one in network.parameters() if one.requires_grad]
+        # Torch empties the cache of cast weights only on leaving the outermost
+        # autocast: here a cached weight would outlive the step that moves it.
+        self.autocast = torch.autocast(
+            options.device.type,
+            dtype=torch.bfloat16,
+            enabled=options.precision == "bfloat16",
+            cache_enabled=False,
+        )
+
+    def run(self, epoch: int, reporter: Reporter) -> dict[str, float]:
+        """Train for one epoch, validate, and return the record of both.
+
+        Raises
+        ------
+        NumericalError
+            When a loss, a gradient or a weight is not finite.
+        DataQualityError
+            When no value is scored.
+        """
+        started = time.perf_counter()
+        rate = self.options.learning_rate * self.options.schedule(epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        place = f"epoch {epoch}, learning rate {rate:.6g}"
+        record: dict[str, float] = {"epoch": epoch}
+        # An autocast around the caller would reach the backward pass.
+        with torch.autocast(self.options.device.type, enabled=False):
+            record["train_loss"] = self._train(epoch, place, reporter)
+            if self.validation is not None:
+                record["validation_loss"] = self._validate(self.validation, place)
+        record["learning_rate"] = rate
+        record["seconds"] = time.perf_counter() - started
+        reporter.epoch_done(record)
+        return record
+
+    def _train(self, epoch: int, place: str, reporter: Reporter) -> float:
+        seed, device = self.options.seed, self.options.device
+        shuffle = generator_for(seed, "shuffle", epoch)
+        order = torch.randperm(self.training.n_items, generator=shuffle).to(device)
+        dropout = generator_for(seed, "dropout", epoch, device=device)
+        steps = []
+        self.network.train()
+        with _dropout_from(dropout, self.network), torch.enable_grad():
+            for indices in torch.split(order, self.options.batch_size):
+                steps.append(self._step(indices))
+                reporter.step_done()
+        sums, counts, norms = map(_on_host, zip(*steps, strict=True))
+        quantities = {"training loss": sums, "norm of the gradient": norms}
+        self._check_finite(quantities, order, place)
+        self._check_weights(place)
+        return _mean(sums, counts, "training")
+
+    def _step(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        self.optimizer.zero_grad()
+        with self.autocast:
+            total, count = self.loss(self.network, self.training.gather(indices))
+        # A batch without any scored value has the gradient zero, not 0 / 0.
+        torch.autograd.backward(total / count.where(count > 0, 1))
+        gradients = [one.grad for one in self.parameters if one.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if self.options.gradient_clip is not None:
+            nn.utils.clip_grads_with_norm_(
+                self.parameters, self.options.gradient_clip, norm
+            )
+        self.optimizer.step()
+        return total.detach(), count, norm
+
+    def _validate(self, validation: Batches, place: str) -> float:
+        order = torch.arange(validation.n_items, device=self.options.device)
+        batches = []
+        self.network.eval()
+        # Not inference_mode: what a module caches there could never train again.
+        with torch.no_grad():
+            for indices in torch.split(order, self.options.batch_size):
+                with self.autocast:
+                    batches.append(self.loss(self.network, validation.gather(indices)))
+        sums, counts = map(_on_host, zip(*batches, strict=True))
+        self._check_finite({"validation loss": sums}, order, place)
+        return _mean(sums, counts, "validation")
+
+    def _check_finite(
+        self, quantities: dict[str, Tensor], order: Tensor, place: str
+    ) -> None:
+        is_finite = torch.stack(list(quantities.values())).isfinite().all(dim=0)
+        if is_finite.all():
+            return
+        # The first step of all is the cause: a bad gradient spoils the losses after it.
+        step = int(is_finite.int().argmin())
+        name, value = next(
+            (name, values[step].item())
+            for name, values in quantities.items()
+            if not values[step].isfinite()
+        )
+        items = torch.split(order, self.options.batch_size)[step]
+        named = ", ".join(str(one) for one in items[:_N_NAMED_ITEMS].tolist())
+        more = f" and {len(items) - _N_NAMED_ITEMS} more"
+        raise NumericalError(
+            f"the {name} became {value} in step {step + 1} of {len(is_finite)}, on "
+            f"items {named}{more if len(items) > _N_NAMED_ITEMS else ''}",
+            where=place,
+            hint="Look for extreme values in these items, or lower learning_rate.",
+        )
+
+    def _check_weights(self, place: str) -> None:
+        is_finite = torch.stack([one.isfinite().all() for one in self.parameters])
+        if not is_finite.all():
+            raise NumericalError(
+                "the weights are no longer finite after the last step",
+                where=place,
+                hint="Lower learning_rate.",
+            )
+
+
+@contextlib.contextmanager
+def _dropout_from(generator: torch.Generator, network: nn.Module) -> Iterator[None]:
+    set_dropout_generator(network, generator)
+    try:
+        yield
+    finally:
+        set_dropout_generator(network, None)
+
+
+def _on_host(values: tuple[Tensor, ...]) -> Tensor:
+    return torch.stack(values).cpu().double()
+
+
+def _mean(sums: Tensor, counts: Tensor, name: str) -> float:
+    count = counts.sum()
+    if count == 0:
+        raise DataQualityError(
+            f"not a single value of the {name} items is scored",
+            where=f"{name} data",
+            hint="Check for missing values in all of them, or give more data.",
+        )
+    return (sums.sum() / count).item()
