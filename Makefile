@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-# Two pytest workers with one thread each: more threads only fight over the cores.
+# Two pytest workers with one thread each: more threads would only fight over the cores.
 PYTEST_WORKERS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1
 

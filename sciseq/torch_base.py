@@ -113,15 +113,18 @@ class TorchEstimator(SequenceEstimator):
         *,
         tokens_per_item: int,
         fingerprint: str,
-        max_epochs: int | None = None,
+        refit_epochs: int | None = None,
     ) -> None:
-        """Build and train the network; sets ``network_`` and what is known of it."""
+        """Build and train the network; sets ``network_`` and what is known of it.
+
+        With ``refit_epochs`` this is the second training of a fit, on all rows.
+        """
         seed = resolve_seed(self.random_state)
         network = build_network(self._make_network, generator_for(seed, "weights"))
         if self.precision == "float64":
             network = network.double()
         self.n_parameters_ = sum(one.numel() for one in network.parameters())
-        epochs = self.max_epochs if max_epochs is None else max_epochs
+        epochs = self.max_epochs if refit_epochs is None else refit_epochs
         batches = make_batches(torch.device("cpu"))
         device = resolve_device(
             self.device,
@@ -134,7 +137,9 @@ class TorchEstimator(SequenceEstimator):
             network,
             loss,
             *batches,
-            self._training_options(seed, device, epochs, fingerprint),
+            self._training_options(
+                seed, device, epochs, fingerprint, is_refit=refit_epochs is not None
+            ),
         )
         self.network_ = network
         self.device_ = str(device)
@@ -144,9 +149,16 @@ class TorchEstimator(SequenceEstimator):
         self.n_epochs_ = len(result.history)
 
     def _training_options(
-        self, seed: int, device: torch.device, epochs: int, fingerprint: str
+        self,
+        seed: int,
+        device: torch.device,
+        epochs: int,
+        fingerprint: str,
+        *,
+        is_refit: bool,
     ) -> TrainingOptions:
         schedule = SCHEDULES[self.learning_rate_schedule]
+        folder = None if self.checkpoint_dir is None else Path(self.checkpoint_dir)
         return TrainingOptions(
             learning_rate=float(self.learning_rate),
             batch_size=int(self.batch_size),
@@ -157,7 +169,8 @@ class TorchEstimator(SequenceEstimator):
             device=device,
             precision=self.precision,
             verbose=int(self.verbose),
-            checkpoint_dir=Path(self.checkpoint_dir) if self.checkpoint_dir else None,
+            # One folder holds one run; the second training of a fit is another run.
+            checkpoint_dir=folder / "refit" if folder and is_refit else folder,
             fingerprint=self._fingerprint(fingerprint),
         )
 

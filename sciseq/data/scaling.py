@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sciseq.data.panel import FloatArray
-from sciseq.errors import InputError
+from sciseq.errors import InputError, NumericalError
 
 __all__ = ["ColumnScaler"]
 
@@ -43,6 +43,12 @@ class ColumnScaler:
         # A constant column leaves rounding noise of the size of its mean: dividing
         # by that would blow noise up to unit size.
         floor = 10 * np.finfo(np.float64).eps * np.abs(mean)
+        if not np.isfinite(deviation).all():
+            raise NumericalError(
+                "the spread of a column overflows float64",
+                where=f"scaler, column {int(np.argmin(np.isfinite(deviation)))}",
+                hint="Divide the column by a power of ten before fitting.",
+            )
         constant = ~(deviation > np.maximum(floor, np.finfo(np.float64).tiny))
         return cls(mean=np.asarray(mean), scale=np.where(constant, 1.0, deviation))
 

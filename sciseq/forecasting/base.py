@@ -25,7 +25,12 @@ from sciseq.data.panel import FloatArray, Panel
 from sciseq.data.scaling import ColumnScaler
 from sciseq.data.timeline import Step
 from sciseq.data.windows import WindowSet
-from sciseq.errors import CapabilityError, InputError, SciSeqWarning
+from sciseq.errors import (
+    CapabilityError,
+    InputError,
+    NumericalError,
+    SciSeqWarning,
+)
 from sciseq.forecasting import training_table as table
 from sciseq.forecasting.future import FutureRows
 from sciseq.metrics import ForecastErrors
@@ -328,7 +333,16 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
                 history = np.concatenate([history, forecast], axis=1)[:, -L:]
         joined = np.concatenate(forecasts, axis=1)[:, :n_rows]
         targets = scaler.select(self._targets_of(panel))
-        return list(targets.inverse_transform(joined))
+        restored = targets.inverse_transform(joined)
+        if not np.isfinite(restored).all():
+            series = int(np.flatnonzero(~np.isfinite(restored).all(axis=(1, 2)))[0])
+            raise NumericalError(
+                "the forecast is not finite",
+                where=f"{panel.series_label(series)}{type(self).__name__}.predict",
+                hint="The values may be far from those of the training data; look at "
+                "the last rows, and consider scaler='standard'.",
+            )
+        return list(restored)
 
     def _check_can_roll(self, n_rows: int, panel: Panel) -> None:
         if len(self._targets_of(panel)) != panel.n_columns:

@@ -4,6 +4,7 @@ Axis legend: n windows, B batch, L lookback, H horizon, C columns, T targets,
 M calendar features.
 """
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from sciseq.data.panel import FloatArray
 from sciseq.data.windows import WindowSet
+from sciseq.errors import SciSeqWarning
 from sciseq.forecasting.base import FORECASTER_RULES, BaseForecaster
 from sciseq.parameters import Option
 from sciseq.parameters import Rule as ParameterRule
@@ -36,6 +38,8 @@ TORCH_FORECASTER_RULES: dict[str, ParameterRule] = {
     **TRAINING_RULES,
     "loss": Option(*LOSSES),
 }
+
+FLOAT32_INTEGERS = 2**24
 
 # Tokens in one forward pass of predict. Every pass has the same size (the last is
 # padded), so that a forecast does not depend on what it is computed together with. On
@@ -93,15 +97,17 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
 
     def _refit(self, training: WindowSet) -> None:
         # The number of epochs is what the validation tail was for.
-        self._fit_windows(training, None, max_epochs=self.best_epoch_)
+        self._fit_windows(training, None, refit_epochs=self.best_epoch_)
 
     def _fit_windows(
         self,
         training: WindowSet,
         validation: WindowSet | None,
         *,
-        max_epochs: int | None = None,
+        refit_epochs: int | None = None,
     ) -> None:
+        self._warn_of_lost_digits(training)
+
         def make_batches(device: torch.device) -> tuple[Batches, Batches | None]:
             held_out = None
             if validation is not None:
@@ -117,8 +123,21 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
             tokens_per_item=self._n_tokens(training.values.shape[1]),
             # The hash reads all data once; without checkpoints nobody asks for it.
             fingerprint=data_fingerprint(arrays) if self.checkpoint_dir else "",
-            max_epochs=max_epochs,
+            refit_epochs=refit_epochs,
         )
+
+    def _warn_of_lost_digits(self, training: WindowSet) -> None:
+        if self.precision == "float64" or self.scaler is not None:
+            return
+        largest = float(np.nanmax(np.abs(training.values)))
+        if largest > FLOAT32_INTEGERS:
+            warnings.warn(
+                f"values up to {largest:.3g} lose digits in float32, which is exact "
+                f"for integers up to {FLOAT32_INTEGERS}: set scaler='standard' or "
+                "precision='float64'",
+                SciSeqWarning,
+                stacklevel=6,
+            )
 
     def _make_loss(self) -> Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]:
         penalty = LOSSES[self.loss]

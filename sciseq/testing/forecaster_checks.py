@@ -143,7 +143,7 @@ def check_infinite_values(estimator: Any) -> None:
     table = frame()
     table.iloc[5, 2] = -np.inf
     for choice in ("error", "mask", "interpolate"):
-        with refuses("infinit", "'c'", "row 5"), quiet():
+        with refuses("infinity", "'c'", "row 5"), quiet():
             clone(estimator).set_params(missing=choice).fit(table)
 
 

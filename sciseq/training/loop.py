@@ -217,4 +217,5 @@ def _reason(
 ) -> StopReason:
     if isinstance(problem, NumericalError):
         return "non_finite"
-    return state.reason_to_stop(options) or "interrupted"
+    reason = state.reason_to_stop(options)
+    return "interrupted" if problem is not None or reason is None else reason

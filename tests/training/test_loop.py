@@ -130,8 +130,8 @@ class Caching(nn.Module):
         self.tables = {}
 
     def forward(self, x):
-        table = self.tables.setdefault(len(x), torch.ones(len(x), 3))
-        return (table * x) @ self.weight
+        table = self.tables.setdefault(len(x), torch.ones(len(x), 1))
+        return table * (x @ self.weight)
 
 
 def test_what_a_module_caches_in_validation_can_train(toys, make_options):

@@ -55,12 +55,19 @@ def test_one_plain_line_per_epoch_off_a_terminal(toys, make_options, capfd, vali
 
 def test_a_live_bar_on_a_terminal(toys, make_options, monkeypatch):
     terminal = open_terminal(monkeypatch)
-    result = run(toys, make_options(verbose=1, max_epochs=3))
+    streams = set()
+
+    def loss(network, batch):
+        streams.update((sys.stdout, sys.stderr))
+        return toys.squared_error(network, batch)
+
+    before = {sys.stdout, terminal}
+    result = run(toys, make_options(verbose=1, max_epochs=3), loss)
+    assert streams == before  # nobody else's output is captured
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
     assert f"epoch 3/3  train_loss {result.history[-1]['train_loss']:.6g}" in text
     assert re.search(r"\d:\d\d:\d\d", text)  # the time left
     assert "epoch 3/3" in text.splitlines()[-1]
-    assert sys.stderr is terminal
 
 
 def test_the_bar_gives_the_cursor_back_after_an_interrupt(
