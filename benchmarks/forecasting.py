@@ -47,6 +47,7 @@ PUBLISHED = {("ETTh1", 96): (0.386, 0.405), ("ETTm1", 96): (0.333, 0.368),
 BOUNDS = {("ETTh1", 96): (0.392, 0.411), ("ETTm1", 96): (0.343, None)}
 
 Cell = dict[str, Any]
+IDENTITY = ("dataset", "horizon", "model", "seed")
 
 
 def models(dataset: str, horizon: int) -> dict[str, Callable[[int], BaseForecaster]]:
@@ -215,6 +216,20 @@ def verdicts(results: list[Cell]) -> list[str]:
     return lines
 
 
+def merged(done: list[Cell]) -> list[Cell]:
+    """Finished cells together with those that the results file already records."""
+    path = RESULTS / "forecasting.json"
+    recorded = json.loads(path.read_text())["cells"] if path.exists() else []
+    named = {tuple(one[key] for key in IDENTITY): one for one in [*recorded, *done]}
+    return [named[key] for key in sorted(named, key=order)]
+
+
+def order(identity: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Sort cells by data set, horizon, place of the model in the table, and seed."""
+    dataset, horizon, model, seed = identity
+    return dataset, horizon, list(models(dataset, horizon)).index(model), seed
+
+
 def report(results: list[Cell], command: str) -> None:
     """Write the results file and print the table."""
     RESULTS.mkdir(exist_ok=True)
@@ -275,7 +290,8 @@ def main() -> int:
         if path.exists()
     ]
     if done:
-        report(done, "python benchmarks/forecasting.py " + " ".join(sys.argv[1:]))
+        command = " ".join(["python", "benchmarks/forecasting.py", *sys.argv[1:]])
+        report(merged(done), command)
     return 0 if len(done) == len(wanted) else 1
 
 

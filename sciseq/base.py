@@ -47,7 +47,7 @@ class SequenceEstimator(BaseEstimator):
                     f"Invalid parameter {name!r} for estimator "
                     f"{type(self).__name__}; valid parameters are: {sorted(valid)}",
                     where="set_params",
-                    hint=nearest_name(name, valid) or None,
+                    hint=nearest_name(name, valid) or "get_params() shows all of them.",
                 )
         super().set_params(**params)
         return self

@@ -120,11 +120,15 @@ def nearest_name(name: str, allowed: Any) -> str:
     --------
     >>> nearest_name("horizn", ["horizon", "lookback"])
     "Did you mean 'horizon'?"
+    >>> nearest_name("etth1", ["ETTh1", "ETTm1"])
+    "Did you mean 'ETTh1'?"
     >>> nearest_name("zzz", ["horizon", "lookback"])
     ''
     """
-    matches = get_close_matches(str(name), [str(one) for one in allowed], n=1)
-    return f"Did you mean {matches[0]!r}?" if matches else ""
+    # Upper and lower case are mixed up more often than letters.
+    spelt = {str(one).lower(): str(one) for one in allowed}
+    matches = get_close_matches(str(name).lower(), spelt, n=1)
+    return f"Did you mean {spelt[matches[0]]!r}?" if matches else ""
 
 
 def __getattr__(name: str) -> Any:

@@ -74,6 +74,8 @@ class Real:
 
     def describe(self) -> str:
         """Say what is allowed."""
+        if math.isinf(self.high):
+            return f"a number {'above' if self.open_low else 'of at least'} {self.low:g}"
         low = f"{'(' if self.open_low else '['}{self.low:g}"
         high = f"{self.high:g}{')' if self.open_high else ']'}"
         return f"a number in {low}, {high}"
@@ -117,7 +119,8 @@ class Option:
 
     def describe(self) -> str:
         """Say what is allowed."""
-        return "one of " + ", ".join(repr(name) for name in self.names)
+        names = ", ".join(repr(name) for name in self.names)
+        return names if len(self.names) == 1 else f"one of {names}"
 
 
 class Instance:
@@ -141,6 +144,7 @@ class AnyOf:
 
     def __init__(self, *rules: Rule) -> None:
         self.rules = rules
+        self.names = [name for rule in rules for name in getattr(rule, "names", ())]
 
     def allows(self, value: Any) -> bool:
         """Tell whether ``value`` keeps the rule."""

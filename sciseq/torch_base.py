@@ -65,7 +65,9 @@ TRAINING_RULES: dict[str, ParameterRule] = {
         Integer(0),
         Instance("a NumPy generator", np.random.RandomState, np.random.Generator),
     ),
-    "device": AnyOf(Instance("a device name", str), Instance("one", torch.device)),
+    "device": Instance(
+        "a device name such as 'cpu' or 'cuda:1', or a torch.device", str, torch.device
+    ),
     "precision": Option("float32", "bfloat16", "float64"),
     "verbose": Integer(0),
     "checkpoint_dir": PATH,

@@ -70,15 +70,20 @@ def season_for_step(step: Step | None) -> int | None:
     --------
     >>> [season_for_step(Step("datetime", f)) for f in ("15min", "h", "D", "MS", "YS")]
     [96, 24, 7, 12, None]
+    >>> [season_for_step(Step("datetime", f)) for f in ("B", "2W", "QS")]
+    [5, 26, 4]
     """
-    seconds = _seconds(step)
-    day = 86400.0
-    if seconds < day:
-        return round(day / seconds)
-    for limit, rows in ((7 * day, 7), (28 * day, 52), (89 * day, 12), (360 * day, 4)):
-        if seconds < limit:
-            return rows
-    return None
+    days = _seconds(step) / 86400.0
+    if days < 1:
+        return round(1 / days)
+    if days < 7:
+        is_working_day = step is not None and step.frequency in ("B", "C")
+        return 5 if is_working_day else 7
+    if days <= 28:
+        return round(364 / days)
+    # Months and more: a number of steps that fills the year.
+    rows = round(12 / max(1.0, days / 30.4)) if days < 360 else 1
+    return rows if rows > 1 else None
 
 
 def _seconds(step: Step | None) -> float:
@@ -129,7 +134,8 @@ def calendar_features(index: Any, names: Sequence[str]) -> npt.NDArray[np.float3
             f"calendar feature {unknown[0]!r} is unknown, allowed are "
             f"{sorted(CALENDAR_FEATURES)}",
             where="calendar",
-            hint=nearest_name(unknown[0], CALENDAR_FEATURES) or None,
+            hint=nearest_name(unknown[0], CALENDAR_FEATURES)
+            or "calendar='auto' takes those that suit the step of the data.",
         )
     if isinstance(index, pd.PeriodIndex):
         index = index.to_timestamp()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sciseq.data.panel import FloatArray, Layout, Panel, as_float64
+from sciseq.data.panel import FloatArray, Layout, Panel, as_float64, located
 from sciseq.errors import InputError, InputTypeError
 
 __all__ = [
@@ -71,9 +71,9 @@ def _read(X: Any, last_rows: int | None) -> Panel:
         )
     if isinstance(X, Mapping):
         return _read_many(list(X.values()), tuple(X), last_rows, as_dict=True)
-    if isinstance(X, list | tuple) and X and _is_container(X[0]):
+    if isinstance(X, list | tuple) and (not X or _is_container(X[0])):
         return _read_many(X, tuple(range(len(X))), last_rows, as_dict=False)
-    is_array = hasattr(X, "__len__") or hasattr(X, "__array__")
+    is_array = isinstance(X, Sequence) or hasattr(X, "__array__")
     if isinstance(X, str | bytes) or not is_array:
         raise InputTypeError(
             f"a table was expected, got {type(X).__name__}",
@@ -86,11 +86,30 @@ def _read(X: Any, last_rows: int | None) -> Panel:
 
 def _is_container(item: Any) -> bool:
     origin = type(item).__module__.partition(".")[0]
-    return origin in ("pandas", "xarray") or np.ndim(item) == 2
+    try:
+        return origin in ("pandas", "xarray") or np.ndim(item) == 2
+    except ValueError:  # rows of unequal length
+        return False
+
+
+def _as_array(X: Any, where: str) -> Any:
+    if isinstance(X, np.ndarray):
+        return X
+    try:
+        return np.asarray(X)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputTypeError(
+            f"{type(X).__name__} cannot be read as an array of numbers: {error}",
+            where=where,
+            hint="Give X.detach().float().cpu().numpy()."
+            if hasattr(X, "detach")
+            else "All rows of a table need the same number of values; many series are "
+            "a list of 2-D arrays.",
+        ) from None
 
 
 def _read_array(X: Any) -> Panel:
-    array = np.asarray(X)
+    array = _as_array(X, "X")
     if array.ndim == 3:
         return read_windows(array)
     if array.ndim != 2:
@@ -126,17 +145,18 @@ class ArrayLayout:
         return forecasts[0]
 
 
-def read_windows(X: Any) -> Panel:
+def read_windows(X: Any, where: str = "X") -> Panel:
     """Read ready-made windows of shape (n_windows, n_rows, n_columns)."""
-    array = np.asarray(X)
+    array = _as_array(X, where)
     if array.ndim != 3:
         raise InputError(
             "ready-made windows have axes (window, time, variate), got an array of "
             f"shape {array.shape}",
-            where="y",
+            where=where,
             hint="Give y of shape (n_windows, horizon, n_targets) with windows X.",
         )
-    flat = as_float64(array.reshape(len(array), -1), where="X")
+    n_windows, n_rows, n_columns = array.shape
+    flat = as_float64(array.reshape(n_windows * n_rows, n_columns), where=where)
     windows = flat.reshape(array.shape)
     return Panel(
         values=tuple(windows),
@@ -167,15 +187,16 @@ def _read_many(
     items: Sequence[Any], labels: tuple[Any, ...], last_rows: int | None, as_dict: bool
 ) -> Panel:
     if not items:
-        raise InputError("the container holds no series", where="X")
-    parts = [_read(item, last_rows) for item in items]
+        raise InputError(
+            "the container holds no series: Found array with 0 sample(s)",
+            where="X",
+            hint="Give at least one table.",
+        )
+    parts = []
+    for label, item in zip(labels, items, strict=True):
+        with located(f"series {label!r}"):
+            parts.append(_read_one(item, last_rows))
     for label, part in zip(labels, parts, strict=True):
-        if part.n_series != 1 or part.is_windows:
-            raise InputError(
-                "each item of a list or dict must be one series (a 2-D table)",
-                where=f"series {label!r}",
-                hint="Give many series either as a list, or as a two-level index.",
-            )
         if part.n_columns != parts[0].n_columns or (
             _label_set(part) != _label_set(parts[0])
         ):
@@ -183,7 +204,8 @@ def _read_many(
                 f"series have different columns: {_labels(part)} against "
                 f"{_labels(parts[0])} in series {labels[0]!r}",
                 where=f"series {label!r}",
-                hint="All series of a panel need the same columns.",
+                hint="All series of a panel need the same columns; columns of one "
+                "table are joined with pandas.DataFrame(X).",
             )
     ordered = [_order_like(part, parts[0]) for part in parts]
     return Panel(
@@ -195,6 +217,18 @@ def _read_many(
             layouts=tuple(part.layout for part in ordered), as_dict=as_dict
         ),
     )
+
+
+def _read_one(item: Any, last_rows: int | None) -> Panel:
+    part = _read(item, last_rows) if _is_container(item) else None
+    if part is None or part.n_series != 1 or part.is_windows:
+        raise InputError(
+            "each item of a list or dict must be one series (a 2-D table), got "
+            f"{type(item).__name__}",
+            hint="Many series are a list of tables or one table with a two-level "
+            "index; columns of one table are joined with pandas.DataFrame(X).",
+        )
+    return part
 
 
 def _label_set(panel: Panel) -> Any:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sciseq.errors import InputError, nearest_name
+from sciseq.errors import InputError, InputTypeError, nearest_name
 
 __all__ = ["from_long", "to_long"]
 
@@ -43,6 +43,7 @@ def from_long(
     """
     import pandas as pd
 
+    _check_table(frame, pd.DataFrame)
     wanted = [series, time] + ([] if value is None else [value])
     for name in wanted:
         if name not in frame.columns:
@@ -56,6 +57,15 @@ def from_long(
     if not pd.api.types.is_numeric_dtype(table[time].dtype):
         table = table.assign(**{time: _as_dates(table[time], time)})
     return table.set_index([series, time]).sort_index()
+
+
+def _check_table(frame: Any, allowed: Any) -> None:
+    if not isinstance(frame, allowed):
+        raise InputTypeError(
+            f"a pandas table is needed, {type(frame).__name__} was given",
+            where="frame",
+            hint="Read files with pandas.read_csv, and arrays with pandas.DataFrame.",
+        )
 
 
 def _as_dates(column: Any, name: str) -> Any:
@@ -99,11 +109,16 @@ def to_long(frame: Any, *, series: str = "unique_id", time: str = "ds") -> Any:
     >>> to_long(pd.DataFrame({"y": [1.0, 2.0]}, index=index)).columns.tolist()
     ['unique_id', 'ds', 'y']
     """
+    import pandas as pd
+
+    _check_table(frame, pd.DataFrame | pd.Series)
     if frame.index.nlevels != 2:
         raise InputError(
             f"the index has {frame.index.nlevels} level(s), two are needed "
             "(series, time)",
             where="frame.index",
+            hint="Give a panel, or put a single table into the long format with "
+            "frame.reset_index().",
         )
     table = frame.to_frame() if frame.ndim == 1 else frame
     return table.rename_axis([series, time]).reset_index()

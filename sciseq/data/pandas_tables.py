@@ -1,5 +1,6 @@
 """pandas objects to panels and back: data frames, series, two-level indexes."""
 
+import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sciseq.data.panel import FloatArray, Panel, as_float64
-from sciseq.errors import InputError, InputTypeError
+from sciseq.errors import DataQualityError, InputError, InputTypeError
 
 __all__ = ["FrameLayout", "TwoLevelLayout", "read_pandas"]
 
@@ -23,6 +24,7 @@ def read_pandas(X: Any) -> Panel:
         raise InputTypeError(
             f"a DataFrame or Series was expected, got pandas {type(X).__name__}",
             where="X",
+            hint="Give the table itself, with times as its index.",
         )
     if not frame.columns.is_unique:
         repeated = frame.columns[frame.columns.duplicated()].unique().tolist()
@@ -60,37 +62,64 @@ def _values(frame: Any, where: str) -> FloatArray:
     bad = [
         column
         for column, dtype in frame.dtypes.items()
-        if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)
+        if not pd.api.types.is_numeric_dtype(dtype)
+        or pd.api.types.is_bool_dtype(dtype)
+        or pd.api.types.is_complex_dtype(dtype)
     ]
     for column in bad:
-        position = frame.columns.get_loc(column)
-        cells = frame.iloc[:, [position]].to_numpy()
-        if cells.dtype.kind == "O":  # numbers stored as objects are still numbers
-            as_float64(cells, where=where, column_names=[column])
-            continue
-        kind = str(frame.dtypes.iloc[position])
-        hint = "Drop it, encode it as numbers, or convert with .astype(float)."
-        if cells.dtype.kind in "Mm":
-            hint = f"Use it as the index: frame.set_index({column!r})."
-        raise InputTypeError(
-            f"column {column!r} holds {kind} values, numbers are needed",
-            where=where,
-            hint=hint,
-        )
+        _check_column(frame, column, where)
     if all(dtype == np.float64 for dtype in frame.dtypes):
         return np.asarray(frame.to_numpy())  # usually a view
     # Missing values of nullable columns become NaN.
     return np.asarray(frame.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
+def _check_column(frame: Any, column: Any, where: str) -> None:
+    """Refuse a column whose type is not one of numbers, unless its cells are."""
+    position = frame.columns.get_loc(column)
+    cells = frame.iloc[:, [position]].to_numpy()
+    if cells.dtype.kind == "O":  # numbers stored as objects are still numbers
+        cells = frame.iloc[:, [position]].to_numpy(dtype=object, na_value=np.nan)
+    if cells.dtype.kind in "Oc":
+        try:
+            as_float64(cells, where=where, column_names=[column])
+        except InputTypeError as error:
+            if any(dtype.kind == "M" for dtype in frame.dtypes):
+                error.hint = (
+                    f"{error.hint} A table with one row per series and time is turned "
+                    "with sciseq.data.from_long."
+                )
+            raise
+        return
+    hint = "Drop it, encode it as numbers, or convert with .astype(float)."
+    if cells.dtype.kind in "Mm":
+        hint = f"Use it as the index: frame.set_index({column!r})."
+    raise InputTypeError(
+        f"column {column!r} holds {frame.dtypes.iloc[position]} values, numbers are "
+        "needed",
+        where=f"{where}, column {column!r}",
+        hint=hint,
+    )
+
+
 def _time_index(index: Any) -> Any:
     """Dates stored as objects become a DatetimeIndex; all else stays as it is."""
-    if index.dtype == object and len(index):
-        import datetime
-
-        if all(isinstance(label, datetime.date) for label in index):
-            return pd.DatetimeIndex(index, name=index.name)
-    return index
+    if index.dtype != object or not len(index):
+        return index
+    if not all(isinstance(label, datetime.date) for label in index):
+        return index
+    try:
+        return pd.DatetimeIndex(index, name=index.name)
+    except (TypeError, ValueError) as error:
+        zones = sorted({str(getattr(label, "tzinfo", None)) for label in index})
+        raise DataQualityError(
+            f"the index mixes the time zones {zones[:5]}"
+            if len(zones) > 1
+            else f"the index holds dates that pandas cannot read: {error}",
+            where="X.index",
+            hint="Bring all times into one zone: "
+            "frame.index = pandas.to_datetime(frame.index, utc=True).",
+        ) from None
 
 
 def _columns_of(columns: Any, panel: Panel, targets: Sequence[int]) -> Any:
@@ -133,6 +162,7 @@ def _read_two_levels(frame: Any, is_series: bool) -> Panel:
             where="X.index, first level",
             hint="Drop these rows or name their series.",
         )
+    _check_level_order(index)
     # A stable sort keeps the order of rows inside each series.
     order = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes, minlength=len(labels)))
@@ -154,6 +184,17 @@ def _read_two_levels(frame: Any, is_series: bool) -> Panel:
             series_name=(frame.columns[0],) if is_series else None,
         ),
     )
+
+
+def _check_level_order(index: Any) -> None:
+    first, second = index.levels
+    is_time = isinstance(first, pd.DatetimeIndex | pd.PeriodIndex)
+    if is_time and pd.api.types.infer_dtype(second) == "string":
+        raise InputError(
+            "the index has the levels (time, series), needed are (series, time)",
+            where=f"X.index, levels {list(index.names)}",
+            hint="Swap them with frame.swaplevel().sort_index().",
+        )
 
 
 @dataclass(frozen=True)

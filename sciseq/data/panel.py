@@ -5,14 +5,15 @@ beside the row labels and what is needed to give results back in the caller's ow
 container. Estimators see panels only; containers are read and written at the door.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from sciseq.errors import DataQualityError, InputError, InputTypeError
+from sciseq.errors import DataQualityError, InputError, InputTypeError, SciSeqError
 
 __all__ = [
     "FloatArray",
@@ -21,6 +22,7 @@ __all__ = [
     "as_float64",
     "check_finite",
     "describe_row",
+    "located",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -132,11 +134,21 @@ class Panel:
         )
 
 
+@contextmanager
+def located(place: str) -> Iterator[None]:
+    """Name the argument or series to which errors raised inside belong."""
+    try:
+        yield
+    except SciSeqError as error:
+        error.where = f"{place}, {error.where}" if error.where else place
+        raise
+
+
 def as_float64(array: Any, *, where: str, column_names: Any = None) -> FloatArray:
     """Convert an array to float64, or say which values cannot be numbers.
 
     Read-only and memory-mapped input is left as it is; a copy is made only where the
-    type has to change.
+    type has to change. Masked values become NaN.
 
     Raises
     ------
@@ -145,6 +157,13 @@ def as_float64(array: Any, *, where: str, column_names: Any = None) -> FloatArra
     InputError
         For complex values.
     """
+    if isinstance(array, np.ma.MaskedArray):
+        # NumPy drops the mask: what stands behind it would count as measured.
+        known = as_float64(array.data, where=where, column_names=column_names)
+        return np.where(np.ma.getmaskarray(array), np.nan, known)
+    if isinstance(array, np.ma.MaskedArray) and array.dtype.kind in "fiu":
+        # What lies under a mask is a fill value, never a measurement.
+        array = array.astype(np.float64).filled(np.nan)
     values = np.asarray(array)
     if values.dtype.kind == "c":
         raise InputError(
@@ -158,6 +177,20 @@ def as_float64(array: Any, *, where: str, column_names: Any = None) -> FloatArra
             where=where,
             hint="Convert with .astype(float).",
         )
+    if values.dtype.kind in "SU":
+        raise InputTypeError(
+            f"values are text (first {values.flat[0].item()!r}), numbers are needed"
+            if values.size
+            else "values are text, numbers are needed",
+            where=where,
+            hint="Convert with .astype(float).",
+        )
+    if values.dtype.kind in "mM":
+        raise InputTypeError(
+            f"values are of type {values.dtype}, numbers are needed",
+            where=where,
+            hint="Give times as the index of a pandas table.",
+        )
     if values.dtype.kind in "fiu":
         return np.asarray(values, dtype=np.float64)
     if values.dtype.kind == "O":
@@ -170,9 +203,9 @@ def as_float64(array: Any, *, where: str, column_names: Any = None) -> FloatArra
     if column_names is not None and column is not None:
         named = f"column {column_names[column]!r}"
     raise InputTypeError(
-        f"{named} holds {value!r} in row {row}: argument must be a string or a "
-        f"number that can be read as one, not {type(value).__name__}",
-        where=where,
+        f"{named} holds {value!r} ({type(value).__name__}): the argument must be a "
+        "number, or a string that reads as a number",
+        where=f"{where}, {named}, row {row}",
         hint="Drop or encode the column (for example with "
         "sklearn.preprocessing.OrdinalEncoder), or use it as the index.",
     )
@@ -224,12 +257,17 @@ def _refuse(panel: Panel, series: int, bad: npt.NDArray[np.bool_], kind: str) ->
     where = f"{panel.series_label(series)}{panel.column_label(column)}, {first}{more}"
     if kind == "NaN":
         raise DataQualityError(
-            f"Input X contains NaN: {int(bad.sum())} missing values",
+            f"the values contain NaN: {_count(bad, 'missing')}",
             where=where,
             hint="Choose missing='mask' or missing='interpolate', or fill the gaps.",
         )
     raise DataQualityError(
-        f"Input X contains infinity (inf): {int(bad.sum())} infinite values",
+        f"the values contain infinity (inf): {_count(bad, 'infinite')}",
         where=where,
         hint="Remove or replace them; infinite values are never repaired.",
     )
+
+
+def _count(bad: npt.NDArray[np.bool_], kind: str) -> str:
+    number = int(bad.sum())
+    return f"{number} {kind} value{'' if number == 1 else 's'}"

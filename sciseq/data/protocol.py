@@ -252,6 +252,7 @@ def _resolve(name_or_rule: str | SplitRule) -> tuple[SplitRule, str | None]:
         raise InputTypeError(
             f"a name or a SplitRule is needed, {type(name_or_rule).__name__} was given",
             where="name_or_rule",
+            hint=f"Rules are {', '.join(SPLIT_RULES)}.",
         )
     if name_or_rule in SPLIT_RULES:
         return SPLIT_RULES[name_or_rule], None
@@ -305,10 +306,16 @@ def _first_step_back(index: "pd.Index[Any]") -> tuple[Any, Any]:
 def _count(value: int, name: str, *, minimum: int) -> int:
     try:
         count = operator.index(value)
-    except TypeError as error:
+    except TypeError:
         raise InputTypeError(
-            f"{name} is {value!r}, must be an integer", where=name
-        ) from error
+            f"{name} is {value!r}, must be an integer",
+            where=name,
+            hint="Give a number of rows.",
+        ) from None
     if count < minimum:
-        raise InputError(f"{name} is {count}, must be at least {minimum}", where=name)
+        raise InputError(
+            f"{name} is {count}, must be at least {minimum}",
+            where=name,
+            hint="Give a number of rows.",
+        )
     return count

@@ -36,6 +36,17 @@ class Step:
     def __str__(self) -> str:
         return str(self.frequency if self.frequency is not None else self.delta)
 
+    def is_same(self, other: "Step") -> bool:
+        """Tell whether rows of both steps are equally far apart.
+
+        Steps between numbers are compared up to the rounding of their labels.
+        """
+        if self.kind != other.kind or self.frequency != other.frequency:
+            return False
+        if self.delta is None or other.delta is None:
+            return self.delta is other.delta
+        return bool(np.isclose(self.delta, other.delta, rtol=1e-3, atol=0))
+
 
 def infer_step(
     index: Any, *, where: str = "", expected: Step | None = None
@@ -75,9 +86,7 @@ def infer_step(
         _check_constant(index.asi8, index, where)
         return Step("period", frequency=index.freqstr)
     if isinstance(index, pd.DatetimeIndex):
-        if expected is not None and _keeps(index, expected):
-            return expected
-        return _datetime_step(index, where)
+        return _datetime_step(index, where, expected)
     if isinstance(index, pd.TimedeltaIndex):
         if len(index) < 2:
             return None
@@ -85,13 +94,24 @@ def infer_step(
         return Step("timedelta", frequency=_tick(index[1] - index[0]))
     if isinstance(index, pd.RangeIndex):
         return Step("number", delta=float(index.step))
-    if pd.api.types.is_numeric_dtype(index.dtype):
+    if _is_numeric(index):
         if len(index) < 2:
             return None
         labels = index.to_numpy()
         _check_constant(labels, index, where)
-        return Step("number", delta=float(labels[1] - labels[0]))
+        # Over all rows, the rounding of single labels counts least.
+        span = labels[-1].item() - labels[0].item()
+        return Step("number", delta=float(span / (len(labels) - 1)))
     return Step("label")
+
+
+def _is_numeric(index: Any) -> bool:
+    import pandas as pd
+
+    return bool(
+        pd.api.types.is_numeric_dtype(index.dtype)
+        and not pd.api.types.is_bool_dtype(index.dtype)
+    )
 
 
 def check_times(index: Any, *, where: str = "") -> None:
@@ -116,7 +136,7 @@ def check_times(index: Any, *, where: str = "") -> None:
         )
     ordered = isinstance(
         index, pd.DatetimeIndex | pd.PeriodIndex | pd.TimedeltaIndex
-    ) or pd.api.types.is_numeric_dtype(index.dtype)
+    ) or _is_numeric(index)
     if ordered and not index.is_monotonic_increasing:
         values = index.to_numpy()
         row = int(np.flatnonzero(values[1:] < values[:-1])[0]) + 1
@@ -127,36 +147,55 @@ def check_times(index: Any, *, where: str = "") -> None:
         )
 
 
-def _keeps(index: Any, step: Step) -> bool:
-    """Tell whether dates lie on a step of constant length."""
+def _datetime_step(index: Any, where: str, expected: Step | None) -> Step | None:
     import pandas as pd
 
-    if step.kind != "datetime" or len(index) < 2:
-        return len(index) < 2 and step.kind == "datetime"
-    offset = pd.tseries.frequencies.to_offset(step.frequency)
-    if not isinstance(offset, pd.tseries.offsets.Tick):
-        return False
-    width = pd.Timedelta(offset).as_unit(index.unit).value
-    return bool((np.diff(index.asi8) == width).all())
-
-
-def _datetime_step(index: Any, where: str) -> Step | None:
-    import pandas as pd
-
-    if index.freqstr is not None:
-        return Step("datetime", frequency=index.freqstr)
-    if len(index) < 2:
-        return None
+    if expected is not None and expected.kind != "datetime":
+        expected = None
+    if expected is not None and _has_width(index, expected):
+        return expected
+    named = index.freqstr
     # pandas knows months, business days, and days on the wall clock of a zone with
     # summer time; it needs three rows to tell.
-    if len(index) > 2:
+    if named is None and len(index) > 2:
         named = pd.DatetimeIndex(index, freq="infer").freqstr
-        if named is not None:
-            return Step("datetime", frequency=named)
+    # One step has many names (7D is W-MON on Mondays), and few rows may keep several
+    # (five working days in a row are days as well).
+    if (
+        expected is not None
+        and named != expected.frequency
+        and _is_on(index, expected)
+    ):
+        return expected
+    if named is not None:
+        return Step("datetime", frequency=named)
+    if len(index) < 2:
+        return None
     distances = np.diff(index.asi8)
     if not (distances == distances[0]).all():
         _refuse_irregular(index.asi8, index, where)
     return Step("datetime", frequency=_tick(index[1] - index[0]))
+
+
+def _has_width(index: Any, step: Step) -> bool:
+    """Tell whether dates lie a step of constant length apart: cheap and usual."""
+    import pandas as pd
+
+    offset = pd.tseries.frequencies.to_offset(step.frequency)
+    if not isinstance(offset, pd.tseries.offsets.Tick):
+        return False
+    # Timedelta.value counts nanoseconds whatever the unit.
+    width = pd.Timedelta(offset).as_unit(index.unit).asm8.view(np.int64)
+    return bool((np.diff(index.asi8) == width).all())
+
+
+def _is_on(index: Any, step: Step) -> bool:
+    """Tell whether dates are neighbours on the grid of a step, on the wall clock."""
+    import pandas as pd
+
+    wall = index.tz_localize(None)
+    grid = pd.date_range(wall[0], periods=len(wall), freq=step.frequency)
+    return bool((grid == wall).all())
 
 
 def _tick(distance: Any) -> str:
@@ -167,17 +206,29 @@ def _tick(distance: Any) -> str:
 
 
 def _check_constant(labels: Any, index: Any, where: str) -> None:
-    distances = np.diff(labels)
-    if len(distances) and not np.allclose(distances, distances[0], rtol=1e-6, atol=0):
+    if len(labels) > 1 and not _is_usual(labels).all():
         _refuse_irregular(labels, index, where)
+
+
+def _is_usual(labels: Any) -> Any:
+    """Tell which distances between neighbours equal the median distance."""
+    if labels.dtype.kind in "iu":
+        labels = labels.astype(np.int64)  # small integers would overflow
+    distances = np.diff(labels)
+    rounding = 0.0
+    if labels.dtype.kind == "f":
+        # Times of day in seconds since 1970 keep some 1e-7 s of a millisecond step.
+        rounding = 2 * float(np.spacing(np.abs(labels[[0, -1]]).max()))
+    return np.isclose(distances, np.median(distances), rtol=1e-6, atol=rounding)
 
 
 def _refuse_irregular(labels: Any, index: Any, where: str) -> None:
     distances = np.diff(labels)
-    usual = np.median(distances)
-    rows = np.flatnonzero(~np.isclose(distances, usual, rtol=1e-6, atol=0)) + 1
+    is_usual = _is_usual(labels)
+    rows = np.flatnonzero(~is_usual) + 1
     shown = "; ".join(f"{index[row - 1]} to {index[row]}" for row in rows[:3])
-    step = index[1] - index[0] if len(rows) and rows[0] > 1 else usual
+    first = int(np.argmax(is_usual))
+    step = index[first + 1] - index[first]
     raise DataQualityError(
         f"the rows are irregular in time: {len(rows)} of {len(distances)} steps "
         f"differ from the usual step ({step})",
@@ -223,12 +274,7 @@ def future_times(index: Any, step: Step | None, n_rows: int) -> Any:
     if step.kind == "label":
         return pd.RangeIndex(1, n_rows + 1, name=index.name)
     if step.kind == "number":
-        delta = step.delta or 1.0
-        if isinstance(index, pd.RangeIndex):
-            start, width = int(last) + index.step, index.step
-            return pd.RangeIndex(start, start + n_rows * width, width, name=index.name)
-        labels = last + delta * np.arange(1, n_rows + 1)
-        return pd.Index(labels.astype(index.dtype), name=index.name)
+        return _future_numbers(index, step.delta or 1.0, n_rows)
     if step.kind == "period":
         return pd.period_range(last + 1, periods=n_rows, freq=index.freq).rename(
             index.name
@@ -238,7 +284,43 @@ def future_times(index: Any, step: Step | None, n_rows: int) -> Any:
         return pd.timedelta_range(
             last + offset, periods=n_rows, freq=offset, name=index.name
         )
-    future = pd.date_range(start=last, periods=n_rows + 1, freq=offset)
+    return _future_dates(last, offset, n_rows).rename(index.name).as_unit(index.unit)
+
+
+def _future_numbers(index: Any, delta: float, n_rows: int) -> Any:
+    import pandas as pd
+
+    last = index[-1]
+    steps = np.arange(1, n_rows + 1)
+    if index.dtype.kind == "f":
+        return pd.Index(last + delta * steps, dtype=index.dtype, name=index.name)
+    # Integers stay integers: nanoseconds since 1970 are beyond the digits of a float.
+    width = round(delta)
+    if isinstance(index, pd.RangeIndex):
+        start = int(last) + width
+        return pd.RangeIndex(start, start + n_rows * width, width, name=index.name)
+    future = pd.Index(int(last) + width * steps, name=index.name)
+    largest = np.iinfo(f"{index.dtype.kind}{index.dtype.itemsize}").max
+    return future.astype(index.dtype) if future[-1] <= largest else future
+
+
+def _future_dates(last: Any, offset: Any, n_rows: int) -> Any:
+    import pandas as pd
+
+    wall = pd.date_range(last.tz_localize(None), periods=n_rows + 1, freq=offset)
     # date_range drops a start that is not on the offset (the 15th for month ends).
-    future = future[1:] if future[0] == last else future[:n_rows]
-    return future.rename(index.name).as_unit(index.unit)
+    rows = slice(1, None) if wall[0] == last.tz_localize(None) else slice(n_rows)
+    if last.tz is None or isinstance(offset, pd.tseries.offsets.Tick):
+        return pd.date_range(start=last, periods=n_rows + 1, freq=offset)[rows]
+    # Days and longer go by the wall clock, on which a change of the clock skips times
+    # (the next one that exists counts) and repeats others (the first one counts).
+    first, second = (
+        wall.tz_localize(
+            last.tz,
+            ambiguous=np.full(len(wall), is_summer_time),
+            nonexistent="shift_forward",
+        )[rows]
+        for is_summer_time in (True, False)
+    )
+    is_plain = (first == second).all() and (first.tz_localize(None) == wall[rows]).all()
+    return pd.DatetimeIndex(first, freq=offset) if is_plain else first

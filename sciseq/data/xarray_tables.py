@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from sciseq.data.panel import FloatArray, Panel, as_float64
-from sciseq.errors import CapabilityError, InputError
+from sciseq.errors import CapabilityError, InputError, InputTypeError
 
 __all__ = ["XarrayLayout", "read_xarray"]
 
@@ -24,6 +24,12 @@ SERIES = "series"
 
 def read_xarray(X: Any, last_rows: int | None) -> Panel:
     """Read a DataArray or a Dataset; lazy arrays are computed for the rows read."""
+    if not isinstance(X, xr.DataArray | xr.Dataset):
+        raise InputTypeError(
+            f"a DataArray or Dataset was expected, got xarray {type(X).__name__}",
+            where="X",
+            hint="Give one DataArray, or one Dataset whose variables are columns.",
+        )
     time = _time_dimension(X)
     if last_rows and X.chunks:
         X = X.isel({time: slice(-last_rows, None)})
@@ -35,7 +41,11 @@ def read_xarray(X: Any, last_rows: int | None) -> Panel:
 def _time_dimension(X: Any) -> Hashable:
     dims = list(X.dims)
     if not dims:
-        raise InputError("a scalar has no time dimension", where="X.dims")
+        raise InputError(
+            f"the {type(X).__name__} has no dimension, a time dimension is needed",
+            where="X.dims",
+            hint="Give data with a dimension called 'time'.",
+        )
     if "time" in dims:
         return "time"
     dated = [

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from sciseq.base import SequenceEstimator
 from sciseq.data.containers import read_panel
 from sciseq.data.missing import apply_missing_choice
-from sciseq.data.panel import FloatArray, Panel
+from sciseq.data.panel import FloatArray, Panel, located
 from sciseq.data.scaling import ColumnScaler
 from sciseq.data.timeline import Step
 from sciseq.data.windows import WindowSet
@@ -160,12 +160,15 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
                 panel, L, self.horizon, self.validation_fraction
             )
         else:
-            training, validation = panel, self._evaluation_panel(validation_data)
+            with located("validation_data"):
+                training, validation = panel, self._evaluation_panel(validation_data)
         self._learn(training, validation)
         if self.refit_on_all and validation is not None and validation_data is None:
+            before = self._target_scaler().scale
             self._set_scaler(panel)
             self._refit(self._windows(panel))
-        self.context_ = None if panel.is_windows else panel.rows(-L)
+            self._rescale_residuals(before / self._target_scaler().scale)
+        self.context_ = None if panel.is_windows else _own(panel.rows(-L))
         self.constant_targets_ = table.constant_columns(panel, self.target_positions_)
 
     def _prepare(self) -> None:
@@ -178,9 +181,14 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
         # the same bits from pandas (column by column) and from NumPy (row by row).
         panel = panel.with_values([np.ascontiguousarray(one) for one in panel.values])
         if truth is not None:
-            truth = apply_missing_choice(truth, self.missing)
+            with located("y"):
+                truth = apply_missing_choice(truth, self.missing)
             panel = table.join_windows(
-                panel, truth, self.target_positions_, self._context_length
+                panel,
+                truth,
+                self.target_positions_,
+                self._context_length,
+                self.horizon,
             )
         table.check_lengths(panel, self._context_length, self.horizon)
         return panel
@@ -267,6 +275,7 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
             raise InputError(
                 f"horizon={horizon!r} is not allowed: must be an integer of at least 1",
                 where="predict",
+                hint=f"Give a number of rows, or nothing for the fitted {self.horizon}.",
             )
         return int(horizon)
 
@@ -289,7 +298,7 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
     def _match(self, panel: Panel) -> Panel:
         """Bring columns into the order of fit, and check that time steps agree."""
         if self.variates == "any":
-            if len(self.target_positions_) != self.n_features_in_:
+            if not self._is_all_columns():
                 raise CapabilityError(
                     "variates='any' needs every column to be a target",
                     where="targets",
@@ -304,6 +313,10 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
                 hint="Fit with calendar=None, or give a table with dates as index.",
             )
         return panel
+
+    def _is_all_columns(self) -> bool:
+        """Tell whether the targets are all columns, in their order."""
+        return np.array_equal(self.target_positions_, np.arange(self.n_features_in_))
 
     def _step_of(self, panel: Panel) -> Step | None:
         return table.common_step(panel, expected=self.step_)
@@ -330,7 +343,9 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
             forecasts.append(forecast)
             done += H
             if done < n_rows:
-                history = np.concatenate([history, forecast], axis=1)[:, -L:]
+                # All columns are targets here, in the order of ``targets``.
+                columns = forecast[..., np.argsort(self._targets_of(panel))]
+                history = np.concatenate([history, columns], axis=1)[:, -L:]
         joined = np.concatenate(forecasts, axis=1)[:, :n_rows]
         targets = scaler.select(self._targets_of(panel))
         restored = targets.inverse_transform(joined)
@@ -400,6 +415,12 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
         residuals = [truth - forecast for _, truth, forecast in self._evaluate(windows)]
         self.calibration_residuals_ = np.concatenate(residuals).astype(np.float32)
 
+    def _rescale_residuals(self, factor: FloatArray) -> None:
+        """Express residuals in the units of a new scaler."""
+        if self.calibration_residuals_ is not None:
+            scaled = self.calibration_residuals_ * factor
+            self.calibration_residuals_ = scaled.astype(np.float32)
+
     def predict_quantiles(
         self,
         X: Any = None,
@@ -432,11 +453,13 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
         CapabilityError
             When nothing was held out, or the horizon is longer than the fitted one.
         """
-        levels = np.atleast_1d(np.asarray(quantiles, dtype=np.float64))
-        if levels.size == 0 or not ((levels > 0) & (levels < 1)).all():
+        levels = np.atleast_1d(np.asarray(quantiles))
+        is_number = levels.dtype.kind in "fiu"
+        if not is_number or not levels.size or not ((levels > 0) & (levels < 1)).all():
             raise InputError(
                 f"quantiles={quantiles!r} are not allowed: must lie between 0 and 1",
                 where="quantiles",
+                hint="Give levels such as [0.1, 0.5, 0.9].",
             )
         panel, forecasts, future = self._calibrated_forecast(X, horizon)
         results = {}
@@ -469,11 +492,11 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
             raise InputError(
                 f"coverage={coverage!r} is not allowed: must lie between 0 and 1",
                 where="coverage",
+                hint="Give a share such as 0.9, for intervals that hold 90 of 100.",
             )
         levels = ((1 - coverage) / 2, (1 + coverage) / 2)
         both = self.predict_quantiles(X, quantiles=levels, horizon=horizon)
-        lower, upper = both.values()
-        return lower, upper
+        return both[levels[0]], both[levels[1]]
 
     def _calibrated_forecast(
         self, X: Any, horizon: int | None
@@ -578,3 +601,8 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
         tags.input_tags.three_d_array = True
         tags.target_tags.required = False
         return tags
+
+
+def _own(panel: Panel) -> Panel:
+    """Copy the values: what the caller later writes into his table is not ours."""
+    return panel.with_values([values.copy() for values in panel.values])

@@ -33,9 +33,10 @@ class FutureRows:
             if index is None:
                 times.append(None)
                 continue
-            if index[-1] not in made:
-                made[index[-1]] = future_times(index, step, n_rows)
-            times.append(made[index[-1]])
+            key = _key(index, index[-1])
+            if key not in made:
+                made[key] = future_times(index, step, n_rows)
+            times.append(made[key])
         return cls(tuple(times))
 
     def marks(self, panel: Panel, names: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -43,8 +44,13 @@ class FutureRows:
         made: dict[Any, npt.NDArray[np.float32]] = {}
         marks = []
         for known, future in zip(panel.times, self.times, strict=True):
-            key = (known[0], known[-1])
+            key = _key(known, known[0], known[-1])
             if key not in made:
                 made[key] = calendar_features(known.append(future), names)
             marks.append(made[key])
         return np.stack(marks)
+
+
+def _key(index: Any, *labels: Any) -> tuple[Any, ...]:
+    # The same moment in two time zones compares equal, and so does 1 with 1.0.
+    return (type(index), str(index.dtype), index.name, *labels)

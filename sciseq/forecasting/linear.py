@@ -17,7 +17,7 @@ from scipy import linalg
 
 from sciseq.data.panel import FloatArray
 from sciseq.data.windows import WindowSet
-from sciseq.errors import DataQualityError
+from sciseq.errors import DataQualityError, NumericalError
 from sciseq.forecasting.base import FORECASTER_RULES, BaseForecaster
 from sciseq.parameters import AnyOf, Boolean, Integer, Option, Real
 from sciseq.parameters import Rule as ParameterRule
@@ -173,13 +173,14 @@ class LinearForecaster(BaseForecaster):
         for chunk in windows.chunks(WINDOWS_PER_CHUNK):
             inputs = windows.inputs(chunk)[..., self.target_positions_]
             truth = windows.targets(chunk)[..., self.target_positions_]
-            features, centre = self._features(inputs)
-            # axes: (T, n, F) and (T, n, H)
-            truth = np.moveaxis(truth, 2, 0) - centre
-            if not self.individual:
-                features = features.reshape(1, -1, features.shape[2])
-                truth = truth.reshape(1, -1, truth.shape[2])
-            moments.add(features, truth)
+            with np.errstate(over="ignore", invalid="ignore"):  # refused by check
+                features, centre = self._features(inputs)
+                # axes: (T, n, F) and (T, n, H)
+                truth = np.moveaxis(truth, 2, 0) - centre
+                if not self.individual:
+                    features = features.reshape(1, -1, features.shape[2])
+                    truth = truth.reshape(1, -1, truth.shape[2])
+                moments.add(features, truth)
         moments.check()
         return moments
 
@@ -276,6 +277,12 @@ class _Moments:
                 "no window has a complete truth: values are missing in every one",
                 where="targets",
                 hint="Use missing='interpolate', or a shorter horizon.",
+            )
+        if not (np.isfinite(self.gram).all() and np.isfinite(self.square).all()):
+            raise NumericalError(
+                "sums of squares over the windows overflow float64",
+                where="LinearForecaster.fit",
+                hint="Set scaler='standard', or give the values in larger units.",
             )
 
     def error(self, weights: FloatArray) -> float:

@@ -277,18 +277,20 @@ class SMambaForecaster(TorchForecaster):
         >>> SMambaForecaster.published("ETTh1", horizon=192).learning_rate
         7e-05
         """
-        if dataset not in _PUBLISHED:
+        if not isinstance(dataset, str) or dataset not in _PUBLISHED:
             raise InputError(
                 f"no settings were published for {dataset!r}, only for "
                 f"{list(_PUBLISHED)}",
                 where="dataset",
-                hint=nearest_name(dataset, _PUBLISHED) or None,
+                hint=nearest_name(dataset, _PUBLISHED)
+                or "For other data set the parameters of SMambaForecaster(...).",
             )
         horizons, *values, has_marks = _PUBLISHED[dataset]
         if horizon not in horizons:
             raise InputError(
                 f"horizon {horizon} was not published for {dataset}, only {horizons}",
                 where="horizon",
+                hint=f"Take the nearest and change it: .set_params(horizon={horizon}).",
             )
         column = horizons.index(horizon)
         settings = {

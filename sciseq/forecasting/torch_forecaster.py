@@ -158,8 +158,8 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
         return loss
 
     def _network_targets(self) -> list[int] | None:
-        """Positions of the targets, or None when every column is one."""
-        if len(self.target_positions_) == self.n_features_in_:
+        """Positions of the targets, or None when they are the columns as they are."""
+        if self._is_all_columns():
             return None
         return [int(position) for position in self.target_positions_]
 

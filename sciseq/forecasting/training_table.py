@@ -49,17 +49,22 @@ def read_training(X: Any, y: Any, *, warn: bool = True) -> tuple[Panel, Panel | 
             where="y",
             hint="Give y of shape (n_windows, horizon, n_targets).",
         )
-    truth = read_windows(y)
+    truth = read_windows(y, "y")
     if truth.n_series != panel.n_series:
         raise InputError(
             f"X has {panel.n_series} windows, y has {truth.n_series}",
             where="y, axis 0 (window)",
+            hint="Give one truth for each window, in the same order.",
         )
     return panel, truth
 
 
 def join_windows(
-    panel: Panel, truth: Panel, targets: npt.NDArray[np.int64], lookback: int
+    panel: Panel,
+    truth: Panel,
+    targets: npt.NDArray[np.int64],
+    lookback: int,
+    horizon: int,
 ) -> Panel:
     """Join ready-made windows with their truth into rows of lookback + horizon."""
     if panel.lengths[0] != lookback:
@@ -67,6 +72,12 @@ def join_windows(
             f"windows have {panel.lengths[0]} rows, lookback is {lookback}",
             where="X, axis 1 (time)",
             hint=f"Set lookback={panel.lengths[0]} or cut the windows.",
+        )
+    if truth.lengths[0] != horizon:
+        raise InputError(
+            f"y has {truth.lengths[0]} rows per window, horizon is {horizon}",
+            where="y, axis 1 (time)",
+            hint=f"Set horizon={truth.lengths[0]} or cut y.",
         )
     if truth.n_columns != len(targets):
         raise InputError(
@@ -98,7 +109,8 @@ def target_positions(panel: Panel, targets: Any) -> npt.NDArray[np.int64]:
             raise InputError(
                 f"target {label!r} is not a column, the table has {list(labels)[:20]}",
                 where="targets",
-                hint=nearest_name(label, labels) or "Columns are matched by name.",
+                hint=(nearest_name(label, labels) if isinstance(label, str) else "")
+                or "Columns are matched by name, or by position from 0 in arrays.",
             )
         positions.append(list(labels).index(label))
     if not positions or len(set(positions)) != len(positions):
@@ -106,13 +118,14 @@ def target_positions(panel: Panel, targets: Any) -> npt.NDArray[np.int64]:
             f"targets={targets!r} is not allowed: must name at least one column, each "
             "once",
             where="targets",
+            hint="Leave out repeated labels; targets=None forecasts every column.",
         )
     return np.array(positions, dtype=np.int64)
 
 
 def common_step(panel: Panel, *, expected: Step | None = None) -> Step | None:
     """Step between rows, the same in all series, and as expected when that is known."""
-    step = expected
+    step, kind = expected, None
     for series, index in enumerate(panel.times):
         if index is None:
             continue
@@ -120,9 +133,17 @@ def common_step(panel: Panel, *, expected: Step | None = None) -> Step | None:
         found = infer_step(index, where=where, expected=step)
         if found is None:
             continue
+        if kind not in (None, found.kind):
+            raise InputError(
+                f"the rows are labelled by a {found.kind}, those of other series by a "
+                f"{kind}",
+                where=f"{where}index",
+                hint="Give all series the same kind of index.",
+            )
+        kind = found.kind
         comparable = step is not None and found.kind == step.kind
-        if comparable and found.frequency != getattr(step, "frequency", None):
-            if len(index) < 3:
+        if step is not None and comparable and not found.is_same(step):
+            if kind == "datetime" and len(index) < 3:
                 continue  # two rows do not tell 31 days from a month
             source = "the model was fitted with" if expected else "other series have"
             raise InputError(
@@ -164,8 +185,16 @@ def check_lengths(panel: Panel, lookback: int, horizon: int) -> None:
 def check_context(panel: Panel, lookback: int) -> None:
     """Refuse series too short to forecast from."""
     short = np.flatnonzero(panel.lengths < lookback)
-    if len(short):
-        _refuse_short(panel, short, f"{lookback} (lookback)")
+    if not len(short):
+        return
+    if panel.is_windows:
+        raise InputError(
+            f"windows have {panel.lengths[0]} rows, at least {lookback} (lookback) are "
+            "needed",
+            where="X, axis 1 (time)",
+            hint="Give longer windows, or fit with a shorter lookback.",
+        )
+    _refuse_short(panel, short, f"{lookback} (lookback)")
 
 
 def _refuse_short(panel: Panel, short: npt.NDArray[np.int64], needed: str) -> None:
@@ -200,12 +229,12 @@ def match_columns(
     missing = [label for label in columns if label not in given]
     extra = [label for label in panel.columns if label not in set(columns)]
     if missing or extra:
-        guess = nearest_name(missing[0], extra) if missing and extra else ""
+        guess = nearest_name(missing[0], extra) if missing else ""
         raise InputError(
             f"the columns differ from those of fit: missing {missing[:10]}, "
             f"unexpected {extra[:10]}",
             where="X.columns",
-            hint=guess or "Give exactly the columns of fit, in any order.",
+            hint=f"{guess} Give exactly the columns of fit, in any order.".lstrip(),
         )
     return panel.select_columns([given[label] for label in columns])
 

@@ -284,7 +284,7 @@ def _foreign_file(path: Path, start: bytes) -> Exception:
 def _unsafe_format(path: Path, found: str) -> UnsafeFileError:
     return UnsafeFileError(
         f"{found}; such files can run code when they are opened, and sciseq.load reads "
-        "only what estimator.save(path) wrote. Nothing was opened",
+        "only what estimator.save(path) wrote. Nothing was run",
         where=str(path),
         hint="If you made the file yourself, open it with the tool that wrote it and "
         "save the estimator with estimator.save(path).",

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
 from sciseq.errors import CheckpointError
@@ -31,6 +32,9 @@ _DTYPES = {
     **{f"F{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
 }
 TENSOR_DTYPES = frozenset(dtype.name for dtype in _DTYPES.values())
+
+# The one key of the header that is no tensor. sciseq writes none.
+_RESERVED = "__metadata__"
 
 
 class TensorTable:
@@ -53,7 +57,7 @@ class TensorTable:
         # The safetensors header is strict UTF-8; Python text need not be.
         base = name.encode("utf-8", "replace").decode("utf-8")
         unique, copy = base, 1
-        while unique in self.arrays:
+        while unique in self.arrays or unique == _RESERVED:
             copy += 1
             unique = f"{base}#{copy}"
         self.arrays[unique] = np.asarray(array, order="C")
@@ -97,7 +101,10 @@ def read_tensors(data: bytes, where: str) -> dict[str, npt.NDArray[Any]]:
         position = end
     if position != n_bytes:
         raise _refuse(f"{n_bytes - position} data bytes belong to no tensor", where)
-    return safetensors_numpy.load(data)
+    try:
+        return safetensors_numpy.load(data)
+    except SafetensorError as error:
+        raise _refuse(f"the library refuses it: {error}", where) from error
 
 
 def _read_header(data: bytes, where: str) -> tuple[dict[str, Any], int]:
@@ -133,7 +140,8 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_entry(
     name: str, entry: Any, n_bytes: int, where: str
 ) -> tuple[int, int, str]:
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+    fields = {"dtype", "shape", "data_offsets"}
+    if name == _RESERVED or not isinstance(entry, dict) or set(entry) != fields:
         raise _refuse(f"tensor {name!r} has no dtype, shape and data_offsets", where)
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not (_are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):

@@ -105,10 +105,17 @@ def _parse(device: str | torch.device) -> tuple[str, int | None]:
             f"device is {str(device)!r}; allowed are 'auto', 'cpu', 'cuda', 'cuda:1' "
             f"and so on, and 'mps'. This machine has {', '.join(available_devices())}",
             where="device",
-            hint=nearest_name(str(device), _KINDS) or "Give for example device='auto'.",
+            hint=_hint_for(str(device)),
         )
     plain, cuda, index, first = match.groups()
     return plain or cuda or first, None if index is None else int(index)
+
+
+def _hint_for(name: str) -> str:
+    # By its letters alone, "gpu" is closest to "cpu", the opposite of what was meant.
+    if "gpu" in name.lower():
+        return "GPUs are called 'cuda' (NVIDIA, AMD) or 'mps' (Apple)."
+    return nearest_name(name, _KINDS) or "Give for example device='auto'."
 
 
 def _pick(work: float | None, precision: str) -> torch.device:
