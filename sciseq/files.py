@@ -51,7 +51,8 @@ def temporary_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(target.parent)
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        _sync(target.parent)
 
 
 def sha256_of(data: bytes) -> str:

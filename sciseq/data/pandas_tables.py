@@ -36,7 +36,7 @@ def read_pandas(X: Any) -> Panel:
     if frame.index.nlevels == 1:
         return _read_single(frame, X if is_series else None)
     if frame.index.nlevels == 2:
-        return _read_two_levels(frame, is_series)
+        return _read_two_levels(frame, X if is_series else None)
     raise InputError(
         f"the index has {frame.index.nlevels} levels, allowed are one (time) or two "
         "(series, time)",
@@ -70,8 +70,11 @@ def _values(frame: Any, where: str) -> FloatArray:
         _check_column(frame, column, where)
     if all(dtype == np.float64 for dtype in frame.dtypes):
         return np.asarray(frame.to_numpy())  # usually a view
-    # Missing values of nullable columns become NaN.
-    return np.asarray(frame.to_numpy(dtype=np.float64, na_value=np.nan))
+    # Missing values of nullable columns become NaN; among objects, pandas only does so
+    # when asked for objects.
+    has_objects = any(map(pd.api.types.is_object_dtype, frame.dtypes))
+    kind = object if has_objects else np.float64
+    return np.asarray(frame.to_numpy(dtype=kind, na_value=np.nan), dtype=np.float64)
 
 
 def _check_column(frame: Any, column: Any, where: str) -> None:
@@ -153,7 +156,7 @@ class FrameLayout:
         return pd.DataFrame(forecasts[0], index=times[0], columns=labels)
 
 
-def _read_two_levels(frame: Any, is_series: bool) -> Panel:
+def _read_two_levels(frame: Any, series: Any) -> Panel:
     index = frame.index
     codes, labels = pd.factorize(index.get_level_values(0), sort=False)
     if (codes < 0).any():
@@ -181,7 +184,7 @@ def _read_two_levels(frame: Any, is_series: bool) -> Panel:
             columns=frame.columns[:0],
             names=tuple(index.names),
             labels=pd.Index(labels),
-            series_name=(frame.columns[0],) if is_series else None,
+            series_name=None if series is None else (series.name,),
         ),
     )
 

@@ -161,9 +161,6 @@ def as_float64(array: Any, *, where: str, column_names: Any = None) -> FloatArra
         # NumPy drops the mask: what stands behind it would count as measured.
         known = as_float64(array.data, where=where, column_names=column_names)
         return np.where(np.ma.getmaskarray(array), np.nan, known)
-    if isinstance(array, np.ma.MaskedArray) and array.dtype.kind in "fiu":
-        # What lies under a mask is a fill value, never a measurement.
-        array = array.astype(np.float64).filled(np.nan)
     values = np.asarray(array)
     if values.dtype.kind == "c":
         raise InputError(

@@ -169,11 +169,14 @@ def table_kind(path: str | os.PathLike[str]) -> str:
     >>> table_kind("forecast.csv.gz")
     'compressed CSV'
     """
-    name = Path(path).name.lower()
-    for suffix, kind in TABLE_SUFFIXES.items():
-        if name.endswith(suffix):
-            return kind
-    ending = Path(name).suffix
+    # Other suffixes may stand in between: "table.csv.part.gz" is compressed CSV.
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    ending = suffixes[-1] if suffixes else ""
+    before = [suffix for suffix in suffixes[:-1] if suffix in TABLE_SUFFIXES]
+    if ending == ".gz" and before:
+        ending = before[-1] + ending
+    if ending in TABLE_SUFFIXES:
+        return TABLE_SUFFIXES[ending]
     raise FileFormatError(
         f"{Path(path).name!r} {f'ends in {ending!r}' if ending else 'has no suffix'}, "
         f"tables end in {', '.join(TABLE_SUFFIXES)}",

@@ -161,11 +161,7 @@ def _datetime_step(index: Any, where: str, expected: Step | None) -> Step | None
         named = pd.DatetimeIndex(index, freq="infer").freqstr
     # One step has many names (7D is W-MON on Mondays), and few rows may keep several
     # (five working days in a row are days as well).
-    if (
-        expected is not None
-        and named != expected.frequency
-        and _is_on(index, expected)
-    ):
+    if expected is not None and named != expected.frequency and _is_on(index, expected):
         return expected
     if named is not None:
         return Step("datetime", frequency=named)
@@ -211,7 +207,7 @@ def _check_constant(labels: Any, index: Any, where: str) -> None:
 
 
 def _is_usual(labels: Any) -> Any:
-    """Tell which distances between neighbours equal the median distance."""
+    """Tell which distances between neighbours equal the usual one, the median."""
     if labels.dtype.kind in "iu":
         labels = labels.astype(np.int64)  # small integers would overflow
     distances = np.diff(labels)
@@ -219,12 +215,19 @@ def _is_usual(labels: Any) -> Any:
     if labels.dtype.kind == "f":
         # Times of day in seconds since 1970 keep some 1e-7 s of a millisecond step.
         rounding = 2 * float(np.spacing(np.abs(labels[[0, -1]]).max()))
-    return np.isclose(distances, np.median(distances), rtol=1e-6, atol=rounding)
+    return np.isclose(distances, _median(distances), rtol=1e-6, atol=rounding)
+
+
+def _median(distances: Any) -> Any:
+    """Median that is one of the distances."""
+    return np.sort(distances)[len(distances) // 2]
 
 
 def _refuse_irregular(labels: Any, index: Any, where: str) -> None:
     distances = np.diff(labels)
     is_usual = _is_usual(labels)
+    if is_usual.all():  # dates must agree to the last digit
+        is_usual = distances == _median(distances)
     rows = np.flatnonzero(~is_usual) + 1
     shown = "; ".join(f"{index[row - 1]} to {index[row]}" for row in rows[:3])
     first = int(np.argmax(is_usual))

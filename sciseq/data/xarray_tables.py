@@ -82,23 +82,13 @@ def _read_array(X: Any, time: Hashable) -> Panel:
     n_series = X.sizes[SERIES] if has_series else 1
     flat = as_float64(block.reshape(n_series * n_rows, -1), where="X")
     values = flat.reshape(n_series, n_rows, -1)
-    labels = [
-        list(X.indexes[dim]) if dim in X.indexes else list(range(X.sizes[dim]))
-        for dim in others
-    ]
-    columns: tuple[Any, ...]
-    if len(others) == 1:
-        columns = tuple(labels[0])
-    elif others:
-        columns = tuple(pd.MultiIndex.from_product(labels))
-    else:
-        columns = (X.name if X.name is not None else "value",)
+    layout = _layout(X, time)
     return Panel(
         values=tuple(values),
         times=(_index(X, time),) * n_series,
         series_ids=_series_labels(X) if has_series else (0,),
-        columns=columns,
-        layout=_layout(X, time),
+        columns=layout.columns(),
+        layout=layout,
     )
 
 
@@ -144,10 +134,21 @@ def _read_dataset(X: Any, time: Hashable) -> Panel:
 
 
 def _layout(X: Any, time: Hashable) -> "XarrayLayout":
+    # A stacked dimension keeps its levels inside its own index.
+    stacked = {
+        dim: index
+        for dim, index in X.indexes.items()
+        if index.nlevels > 1 and dim in X.dims
+    }
+    levels = {name for index in stacked.values() for name in index.names}
     coordinates = {
-        name: (tuple(coordinate.dims), np.asarray(coordinate.data), coordinate.attrs)
+        name: (
+            tuple(coordinate.dims),
+            stacked[name] if name in stacked else np.asarray(coordinate.data),
+            coordinate.attrs,
+        )
         for name, coordinate in X.coords.items()
-        if time not in coordinate.dims
+        if time not in coordinate.dims and name not in levels
     }
     is_dataset = isinstance(X, xr.Dataset)
     variables = list(X.data_vars) if is_dataset else []
@@ -178,6 +179,24 @@ class XarrayLayout:
     attributes: dict[Any, Any]
     variable_attributes: dict[Any, Any] | None = None
 
+    def columns(self) -> tuple[Any, ...]:
+        """Column labels of a DataArray, in the order of its values."""
+        others = self._others()
+        labels = [
+            list(pd.Index(self.coordinates[dim][1]))
+            if dim in self.coordinates
+            else list(range(self.sizes[dim]))
+            for dim in others
+        ]
+        if len(others) == 1:
+            return tuple(labels[0])
+        if others:
+            return tuple(pd.MultiIndex.from_product(labels))
+        return (self.name if self.name is not None else "value",)
+
+    def _others(self) -> list[Any]:
+        return [dim for dim in self.dims if dim not in (self.time, SERIES)]
+
     def write(
         self,
         panel: Panel,
@@ -201,36 +220,44 @@ class XarrayLayout:
         coordinates: dict[Any, Any],
         targets: Sequence[int],
     ) -> Any:
-        others = [dim for dim in self.dims if dim not in (self.time, SERIES)]
+        assert panel.columns is not None
+        others = self._others()
         shape = [self.sizes[dim] for dim in others]
-        if len(targets) != panel.n_columns:
-            coordinates = self._cut(coordinates, others, targets)
-            shape = [len(targets)]
+        # The panel may have its columns in another order, that of fit.
+        own = {label: place for place, label in enumerate(self.columns())}
+        places = [own[panel.columns[position]] for position in targets]
+        if len(others) == 1:
+            coordinates = self._cut(coordinates, others[0], places)
+            shape = [len(places)]
+        elif len(places) != len(own):
+            raise CapabilityError(
+                f"{len(places)} targets do not fill the dimensions {others}",
+                where="targets",
+                hint="Stack the dimensions into one: X.stack(cell=[...]).",
+            )
+        else:
+            block = block[..., np.argsort(places)]
         # axes: (series, time, other dimensions as they were)
         block = block.reshape(*block.shape[:2], *shape)
         has_series = SERIES in self.dims
         array = xr.DataArray(
             block if has_series else block[0],
             dims=[SERIES, self.time, *others] if has_series else [self.time, *others],
-            coords=coordinates,
+            coords=_coordinates(coordinates),
             name=self.name,
             attrs=self.attributes,
         )
-        return array.transpose(*self.dims)
+        return array.transpose(*self.dims, transpose_coords=False)
 
     def _cut(
-        self, coordinates: dict[Any, Any], others: list[Any], targets: Sequence[int]
+        self, coordinates: dict[Any, Any], dim: Any, places: Sequence[int]
     ) -> dict[Any, Any]:
-        if len(others) != 1:
-            raise CapabilityError(
-                f"{len(targets)} targets do not fill the dimensions {others}",
-                where="targets",
-                hint="Stack the dimensions into one: X.stack(cell=[...]).",
-            )
         cut = {}
         for name, (dims, values, attributes) in coordinates.items():
-            if others[0] in dims and isinstance(values, np.ndarray):
-                values = np.take(values, list(targets), axis=dims.index(others[0]))
+            if dim in dims and isinstance(values, pd.MultiIndex):
+                values = values.take(list(places))
+            elif dim in dims:
+                values = np.take(values, list(places), axis=dims.index(dim))
             cut[name] = (dims, values, attributes)
         return cut
 
@@ -251,4 +278,18 @@ class XarrayLayout:
             attributes = self.variable_attributes[name]
             variable = xr.Variable(dims, values, attrs=attributes)
             variables[name] = variable.transpose(*self.dims)
-        return xr.Dataset(variables, coords=coordinates, attrs=self.attributes)
+        return xr.Dataset(
+            variables, coords=_coordinates(coordinates), attrs=self.attributes
+        )
+
+
+def _coordinates(coordinates: dict[Any, Any]) -> Any:
+    """Coordinates with their indexes, stacked ones included."""
+    plain: dict[Any, Any] = {}
+    for name, (dims, values, attributes) in coordinates.items():
+        if isinstance(values, pd.MultiIndex):
+            plain |= xr.Coordinates.from_pandas_multiindex(values, name)
+            plain[name].attrs.update(attributes)
+        else:
+            plain[name] = (dims, values, attributes)
+    return plain

@@ -24,7 +24,7 @@ from sciseq.data.missing import apply_missing_choice
 from sciseq.data.panel import FloatArray, Panel, located
 from sciseq.data.scaling import ColumnScaler
 from sciseq.data.timeline import Step
-from sciseq.data.windows import WindowSet
+from sciseq.data.windows import WindowSet, window_starts
 from sciseq.errors import (
     CapabilityError,
     InputError,
@@ -275,7 +275,7 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
             raise InputError(
                 f"horizon={horizon!r} is not allowed: must be an integer of at least 1",
                 where="predict",
-                hint=f"Give a number of rows, or nothing for the fitted {self.horizon}.",
+                hint=f"Give a number of rows; by default {self.horizon}, as in fit.",
             )
         return int(horizon)
 
@@ -524,6 +524,14 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
         residuals = self.calibration_residuals_
         assert residuals is not None
         count = np.isfinite(residuals[:, :n_rows]).sum(axis=0)
+        if (count == 0).any():
+            step, target = (int(one[0]) for one in np.nonzero(count == 0))
+            raise CapabilityError(
+                "the truth is missing in every held-out window, so there are no "
+                "errors to calibrate on",
+                where=f"step {step + 1}, target {target}",
+                hint="Fit with validation_data= or a larger validation_fraction.",
+            )
         # The k-th of n residuals covers k / (n + 1): the correction that makes the
         # coverage of split-conformal intervals at least nominal.
         ranks = np.clip(level * (count + 1) - 1, 0, np.maximum(count - 1, 0))
@@ -574,7 +582,10 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
         """First target rows, truths and forecasts, chunk by chunk, in data units."""
         windows = self._windows(panel)
         if stride > 1:
-            windows = replace(windows, starts=windows.starts[::stride])
+            # Counted anew in each series: a panel is cut at the same times in all.
+            L, H = windows.lookback, windows.horizon
+            starts = window_starts(panel.lengths, L, H, stride=stride)
+            windows = replace(windows, starts=starts)
         scaler = self._scaler_for(panel).select(self._targets_of(panel))
         for starts, truth, forecast in self._evaluate(windows):
             yield (

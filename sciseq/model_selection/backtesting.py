@@ -6,8 +6,8 @@ Axis legend: n windows, H horizon, T targets. Times are positions on the time ax
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from sciseq.data.calendar import season_for_step
-from sciseq.data.containers import read_panel
-from sciseq.data.panel import FloatArray, Panel
+from sciseq.data.panel import FloatArray
 from sciseq.data.timeline import infer_step
 from sciseq.errors import InputError, SciSeqWarning
 from sciseq.metrics import METRICS
@@ -30,21 +29,17 @@ from sciseq.model_selection.evaluation import (
     forecast_from,
     forecast_windows,
     match_to,
+    select_series,
 )
+from sciseq.model_selection.origins import OriginPlan
 from sciseq.model_selection.scoring import check_metric
-from sciseq.model_selection.time_axis import (
-    TRAINING_RULES,
-    IntArray,
-    check_arguments,
-    panel_times,
-    training_rows,
-)
+from sciseq.model_selection.time_axis import TRAINING_RULES, IntArray, check_arguments
 from sciseq.parameters import AnyOf, Boolean, Integer, Nothing, Rule
 
 __all__ = ["Backtest", "backtest"]
 
 _COUNT = AnyOf(Nothing(), Integer(1))
-BACKTEST_RULES: dict[str, Rule] = {
+RULES: dict[str, Rule] = {
     **TRAINING_RULES,
     "horizon": _COUNT,
     "test_size": _COUNT,
@@ -57,8 +52,6 @@ BACKTEST_RULES: dict[str, Rule] = {
     "scaled": Boolean(),
     "keep_forecasts": Boolean(),
 }
-# Share of the times that is forecast when the caller does not say.
-TEST_SHARE = 0.2
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -123,7 +116,7 @@ def backtest(
     window: str = "expanding",
     train_size: int | None = None,
     context: int | None = None,
-    metrics: Sequence[str] = ("mse", "mae", "rmse", "mase"),
+    metrics: str | Sequence[str] = ("mse", "mae", "rmse", "mase"),
     season_length: int | None = None,
     scaled: bool = False,
     keep_forecasts: bool = True,
@@ -166,7 +159,7 @@ def backtest(
         the model's lookback. Where series start late, give the longest lookback to
         compare models on the same windows; series with fewer than ``context + horizon``
         training rows are then not learnt from.
-    metrics : sequence of str, default=("mse", "mae", "rmse", "mase")
+    metrics : str or sequence of str, default=("mse", "mae", "rmse", "mase")
         Names in ``sciseq.metrics.METRICS``.
     season_length : int, optional
         Rows of one season for MASE and RMSSE; by default the usual one for the step of
@@ -221,26 +214,189 @@ def backtest(
     34    34.0     32.0
     35    35.0     32.0
     """
-    arguments = {
-        name: value for name, value in locals().items() if name in BACKTEST_RULES
-    }
-    check_arguments("backtest", arguments, BACKTEST_RULES)
-    for name in metrics:
-        check_metric(name)
-    model = _prepare(model, horizon, fit, refit)
-    plan = _Plan.over(
-        _read(X),
-        model.horizon,
-        test_size,
-        n_origins,
-        stride=stride,
-        gap=gap,
-        window=window,
-        train_size=train_size,
-        context=context,
-    )
+    arguments = dict(locals())
+    check_arguments("backtest", {name: arguments[name] for name in RULES}, RULES)
+    names = _metric_names(metrics)
+    model = _prepared(model, horizon, fit, refit)
+    plan = OriginPlan.over(X, model.horizon, arguments)
     if fit:
-        plan.fit(model, plan.first)
+        model.fit(plan.training_data(plan.first))
     else:
         _warn_of_seen_rows(model, plan)
-    return _summarise(model, plan, refit, metrics, season_length, scaled, keep_forecasts)
+    if context is not None:
+        check_context(model, context, "backtest")
+    plan, batches = _refitted(model, plan) if refit else _batched(model, plan)
+    tables = _tables(model, plan, names, season_length, scaled)
+    record = _Record(keep_forecasts)
+    for batch in batches:
+        tables.update(batch)
+        record.add(batch)
+    return _result(model, plan, tables, record)
+
+
+def _metric_names(metrics: str | Sequence[str]) -> list[str]:
+    names = [metrics] if isinstance(metrics, str) else list(dict.fromkeys(metrics))
+    if not names:
+        raise InputError(
+            "no metric was given",
+            where="metrics",
+            hint=f"Metrics are {', '.join(METRICS)}.",
+        )
+    for name in names:
+        check_metric(name)
+    return names
+
+
+def _prepared(model: Any, horizon: int | None, fit: bool, refit: bool) -> Forecaster:
+    """Clone with the horizon asked for, or the fitted model itself."""
+    check_forecaster(model)
+    if not fit:
+        check_is_fitted(model)
+        if refit or horizon not in (None, model.horizon):
+            raise InputError(
+                "fit=False takes the model as it is, with its horizon of "
+                f"{model.horizon}; refit={refit} and horizon={horizon} need a new fit",
+                where="backtest",
+                hint="Leave out fit=False.",
+            )
+        return cast(Forecaster, model)
+    copy = clone(model)
+    if horizon is not None:
+        # A pipeline hands the name on to its last step: "model__horizon".
+        names = [
+            name for name in copy.get_params() if name.split("__")[-1] == "horizon"
+        ]
+        copy.set_params(**dict.fromkeys(names, horizon))
+    return cast(Forecaster, copy)
+
+
+def _warn_of_seen_rows(model: Any, plan: OriginPlan) -> None:
+    """Warn when the dates of the training data reach into the rows to forecast."""
+    known = getattr(model, "context_", None)
+    kind = type(plan.axis)
+    if known is None or not issubclass(kind, pd.DatetimeIndex | pd.PeriodIndex):
+        return
+    ends: list[Any] = [index[-1] for index in known.times if type(index) is kind]
+    if ends and max(ends) >= plan.axis[plan.first]:
+        warnings.warn(
+            f"the model was fitted on rows up to {max(ends)}, and is to forecast from "
+            f"{plan.axis[plan.first]} on: errors on rows that it has seen are too good",
+            SciSeqWarning,
+            stacklevel=3,
+        )
+
+
+_Batches = Iterator[WindowForecasts]
+
+
+def _batched(model: Forecaster, plan: OriginPlan) -> tuple[OriginPlan, _Batches]:
+    """All windows by one fitted model; the plan in the model's order of columns."""
+    first_rows = plan.first_rows(plan.context or model._context_length)
+    lengths = plan.panel.lengths
+    series = np.flatnonzero(first_rows + plan.horizon <= lengths)
+    if len(series) == 0:
+        raise _no_window(plan)
+    shown = np.zeros_like(lengths)
+    shown[series] = lengths[series]
+    cleaned = model._evaluation_panel(as_container(plan.panel, 0, shown))
+    plan = replace(plan, panel=match_to(cleaned, plan.panel))
+    raw = select_series(plan.panel, series)
+
+    def batches() -> _Batches:
+        for batch in forecast_windows(
+            model, raw, cleaned, first_rows[series], stride=plan.stride
+        ):
+            yield batch._replace(series=series[batch.series])
+
+    return plan, batches()
+
+
+def _refitted(model: Forecaster, plan: OriginPlan) -> tuple[OriginPlan, _Batches]:
+    """Windows origin by origin, each by a model that knows the rows up to there."""
+
+    def batches() -> _Batches:
+        fitted = model
+        for origin in plan.origins:
+            if origin > plan.first:
+                fitted = clone(model).fit(plan.training_data(origin))
+            context = plan.context or fitted._context_length
+            rows = plan.rows_at(origin, context)
+            if rows.any():
+                yield forecast_from(fitted, plan.panel, rows)
+
+    return plan, batches()
+
+
+def _no_window(plan: OriginPlan) -> InputError:
+    return InputError(
+        "no window: no series has both the rows to look back on and the "
+        f"{plan.horizon} rows to forecast at any of {len(plan.origins)} origins",
+        where="X",
+        hint="Choose later origins, or a shorter lookback, context or horizon.",
+    )
+
+
+def _tables(
+    model: Forecaster,
+    plan: OriginPlan,
+    metrics: Sequence[str],
+    season_length: int | None,
+    scaled: bool,
+) -> ErrorTables:
+    """Empty tables, with the scales that the training rows give."""
+    targets = model._targets_of(plan.panel)
+    bounds = zip(*plan.training_bounds(plan.first), strict=True)
+    training = [
+        values[start:stop, targets]
+        for values, (start, stop) in zip(plan.panel.values, bounds, strict=True)
+    ]
+    if season_length is None and any(METRICS[name].needs_scale for name in metrics):
+        index = plan.panel.times[0]
+        step = None if index is None else infer_step(index)
+        season_length = season_for_step(step)
+    return ErrorTables(metrics, training, season_length or 1, scaled)
+
+
+class _Record:
+    """Where the windows are, and what was forecast."""
+
+    def __init__(self, keep_forecasts: bool) -> None:
+        self.series: list[IntArray] = []
+        self.rows: list[IntArray] = []
+        self.blocks: list[FloatArray] | None = [] if keep_forecasts else None
+
+    def add(self, batch: WindowForecasts) -> None:
+        self.series.append(batch.series)
+        self.rows.append(batch.rows)
+        if self.blocks is not None:
+            both = np.concatenate([batch.truth, batch.forecast], axis=2)
+            self.blocks.append(both)  # (n, H, 2T)
+
+
+def _result(
+    model: Any, plan: OriginPlan, tables: ErrorTables, record: _Record
+) -> Backtest:
+    if not record.series:
+        raise _no_window(plan)
+    series, rows = np.concatenate(record.series), np.concatenate(record.rows)
+    # Refitting goes origin by origin, batches go series by series.
+    order = np.lexsort((rows, series))
+    labels = plan.panel.columns or range(plan.panel.n_columns)
+    targets = [labels[position] for position in model._targets_of(plan.panel)]
+    forecasts = None
+    if record.blocks is not None:
+        block = np.concatenate(record.blocks)[order]
+        forecasts = pd.DataFrame(
+            block.reshape(-1, block.shape[2]),  # (n, H, 2T) -> (n H, 2T)
+            index=plan.forecast_index(series[order], rows[order]),
+            columns=pd.MultiIndex.from_product([["truth", "forecast"], targets]),
+        )
+    per_window = tables.per_window(plan.window_index(series, rows))
+    return Backtest(
+        metrics=tables.overall(type(model).__name__),
+        per_step=tables.per_step(),
+        per_target=tables.per_target(targets),
+        per_window=per_window.iloc[order],
+        forecasts=forecasts,
+        n_unobserved=tables.n_unobserved,
+    )

@@ -141,7 +141,8 @@ class ErrorTables:
         for view in self._views:
             of_kind = getattr(view.errors.result(), kind)
             values |= {metric: of_kind[metric] for metric in view.metrics}
-        return pd.DataFrame(values, index=pd.Index(labels, name=name))[self.metrics]
+        index = pd.Index(list(labels), name=name, tupleize_cols=False)
+        return pd.DataFrame(values, index=index)[self.metrics]
 
 
 def _seasonal_scales(

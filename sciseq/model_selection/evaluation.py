@@ -29,6 +29,7 @@ __all__ = [
     "forecast_from",
     "forecast_windows",
     "match_to",
+    "select_series",
 ]
 
 
@@ -120,6 +121,13 @@ def match_to(cleaned: Panel, raw: Panel) -> Panel:
     return raw.select_columns([position[label] for label in cleaned.columns or ()])
 
 
+def select_series(panel: Panel, series: IntArray) -> Panel:
+    """Keep some series of a panel."""
+    return _cut_series(
+        panel, series.tolist(), [0] * len(series), panel.lengths[series].tolist()
+    )
+
+
 def _cut_series(
     panel: Panel, series: Sequence[int], starts: Sequence[int], stops: Sequence[int]
 ) -> Panel:
@@ -151,9 +159,7 @@ def as_container(panel: Panel, starts: npt.ArrayLike, stops: npt.ArrayLike) -> A
         for bound in (starts, stops)
     )
     part = _cut_series(panel, range(panel.n_series), low, high)
-    written = panel.layout.write(
-        part, part.values, part.times, range(panel.n_columns)
-    )
+    written = panel.layout.write(part, part.values, part.times, range(panel.n_columns))
     if isinstance(written, dict):
         kept = zip(written.items(), part.lengths, strict=True)
         return {label: one for (label, one), length in kept if length}

@@ -52,8 +52,9 @@ def forecast_scorer(
     -------
     callable
         ``scorer(estimator, X, y=None)`` gives a float, greater is better: errors are
-        negated, and of ``"bias"`` it is the size. ``estimator`` is a fitted forecaster
-        or ``ForecastPipeline``; ready-made windows (3-D `X` with `y`) are all scored.
+        negated, and of ``"bias"`` it is the size. ``estimator`` is a fitted forecaster,
+        ``ForecastPipeline`` or search over these; ready-made windows (3-D `X` with `y`)
+        are all scored.
 
     Raises
     ------
@@ -105,9 +106,7 @@ class ForecastScorer:
         What truth and forecast are divided by.
     """
 
-    def __init__(
-        self, metric: str, context: int, scale: FloatArray | None
-    ) -> None:
+    def __init__(self, metric: str, context: int, scale: FloatArray | None) -> None:
         self.metric = metric
         self.context = context
         self.scale = scale
@@ -118,9 +117,11 @@ class ForecastScorer:
 
     def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
         """Score a fitted forecaster; greater is better."""
-        check_forecaster(estimator)
-        check_is_fitted(estimator)
-        value = self._errors(estimator, X, y).result().overall[self.metric]
+        # A search inside a search is scored as the model that it found.
+        model = getattr(estimator, "best_estimator_", estimator)
+        check_forecaster(model)
+        check_is_fitted(model)
+        value = self._errors(model, X, y).result().overall[self.metric]
         direction = METRICS[self.metric].direction
         if direction == "zero":
             value = abs(value)
@@ -128,12 +129,12 @@ class ForecastScorer:
 
     def _errors(self, model: Forecaster, X: Any, y: Any) -> ForecastErrors:
         errors = ForecastErrors()
-        divisor = 1.0 if self.scale is None else self.scale
+        divisor = np.ones(1) if self.scale is None else self.scale
         n_windows = 0
         for truth, forecast in self._windows(model, X, y):
-            if np.ndim(divisor) == 1 and len(divisor) != truth.shape[2]:
+            if divisor.size not in (1, truth.shape[2]):
                 raise InputError(
-                    f"scale has {len(divisor)} values for {truth.shape[2]} targets",
+                    f"scale has {divisor.size} values for {truth.shape[2]} targets",
                     where="scale",
                     hint="Give one per target, or a single number.",
                 )

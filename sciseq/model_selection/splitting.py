@@ -31,7 +31,7 @@ SPLIT_RULES: dict[str, Rule] = {
 }
 
 
-class RollingOriginSplit(BaseCrossValidator):  # type: ignore[misc]
+class RollingOriginSplit(BaseCrossValidator):
     r"""Cut a table in time: each test part holds its context, then the rows to score.
 
     With N times, S = ``test_size`` and C = ``context``, fold :math:`k` (from 0) has its
@@ -101,6 +101,7 @@ class RollingOriginSplit(BaseCrossValidator):  # type: ignore[misc]
 
     >>> from sklearn.model_selection import GridSearchCV
     >>> from sciseq import LinearForecaster
+    >>> from sciseq.model_selection import forecast_scorer
     >>> X = np.sin(np.arange(200.0) / 4).reshape(-1, 1)
     >>> search = GridSearchCV(
     ...     LinearForecaster(horizon=4),
@@ -196,13 +197,18 @@ class RollingOriginSplit(BaseCrossValidator):  # type: ignore[misc]
             learnt = training_rows(
                 origin - self.gap, first - self.gap, self.window, self.train_size
             )
-            train = rows.within(learnt, min(length, learnt.stop - learnt.start))
-            test = rows.within(slice(origin - context, origin + self.test_size), length)
-            for part, name in ((train, "training"), (test, "test")):
+            scored = slice(origin - context, origin + self.test_size)
+            enough = min(length, learnt.stop - learnt.start)
+            train = rows.within(learnt, enough)
+            test = rows.within(scored, length)
+            for part, name, count in (
+                (train, "training", enough),
+                (test, "test", length),
+            ):
                 if len(part) == 0:
                     raise InputError(
                         f"the {name} part of fold {fold} is empty: no series has "
-                        f"enough of its times ({length} for a test part)",
+                        f"{count} rows in it",
                         where="X.index",
                         hint="Lower n_splits, test_size or context, or leave out the "
                         "series that end early.",

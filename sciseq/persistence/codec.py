@@ -200,7 +200,13 @@ class Decoder:
             return decode(self, node, path)
         except SciSeqError:
             raise
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except (
+            ArithmeticError,
+            LookupError,
+            NotImplementedError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise CheckpointError(
                 f"a value of kind {tag!r} cannot be rebuilt: {error}",
                 where=path,

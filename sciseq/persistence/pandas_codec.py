@@ -20,6 +20,8 @@ from sciseq.persistence.nodes import TAG, exact, refuse_type, take
 
 __all__ = ["DECODERS", "encode"]
 
+# A range takes three numbers in the file, but may become an array when it is used.
+_RANGE_LIMIT = 2**27
 _UNITS = ("s", "ms", "us", "ns")
 _TEXT_DTYPES = ("object", "str", "string")
 # Names of the time zone data base; anything else could reach for other files.
@@ -310,6 +312,10 @@ def _counts(decoder: Decoder, node: dict[str, Any], path: str) -> Any:
 def _decode_range(decoder: Decoder, node: dict[str, Any], path: str) -> Any:
     limits, name = take(node, path, range=list, name=object)
     start, stop, step = limits
+    if len(range(start, stop, step)) > _RANGE_LIMIT:
+        raise CheckpointError(
+            f"a range has more than {_RANGE_LIMIT} labels: {limits}", where=path
+        )
     return pd.RangeIndex(start, stop, step, name=decoder.decode(name, f"{path}.name"))
 
 

@@ -356,6 +356,14 @@ BAD_NODES = {
     "freq": {"$": "pandas.offset", "freq": "no such"},
     "freq-huge": {"$": "pandas.period", "value": 0, "freq": "9" * 40 + "D"},
     "range": {"$": "pandas.range", "range": [0, 1], "name": None},
+    "range-huge": {"$": "pandas.range", "range": [0, 2**33, 1], "name": None},
+    "range-text": {"$": "pandas.range", "range": [0, "5", 1], "name": None},
+    "zone-out-of-range": {
+        "$": "pandas.timestamp",
+        "value": 2**50,
+        "unit": "s",
+        "zone": "Europe/Berlin",
+    },
     "range-step": {"$": "pandas.range", "range": [0, 5, 0], "name": None},
     "name": {"$": "pandas.range", "range": [0, 5, 1], "name": [1]},
     "multi-codes": {
