@@ -37,15 +37,16 @@ class ColumnScaler:
         # copy of the whole panel.
         count = sum(np.isfinite(values).sum(axis=0) for values in series)
         known = np.maximum(count, 1)
-        with np.errstate(over="ignore", invalid="ignore"):  # refused below, by name
-            mean = sum(np.nansum(values, axis=0) for values in series) / known
-            squares = sum(np.nansum((values - mean) ** 2, axis=0) for values in series)
-        deviation = np.sqrt(squares / known)
         low = np.fmin.reduce([np.fmin.reduce(values, axis=0) for values in series])
         high = np.fmax.reduce([np.fmax.reduce(values, axis=0) for values in series])
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below, by name
+            mean = sum(np.nansum(values, axis=0) for values in series) / known
+            # The mean of many equal values is not quite their value.
+            mean = np.where(low == high, low, mean)
+            squares = sum(np.nansum((values - mean) ** 2, axis=0) for values in series)
+        deviation = np.sqrt(squares / known)
         # A constant column leaves rounding noise of the size of its mean: dividing
-        # by that would blow noise up to unit size. Over many rows the mean of equal
-        # values is off by more than that.
+        # by that would blow noise up to unit size.
         floor = 10 * np.finfo(np.float64).eps * np.abs(mean)
         if not np.isfinite(deviation).all():
             raise NumericalError(
@@ -54,10 +55,7 @@ class ColumnScaler:
                 hint="Divide the column by a power of ten before fitting.",
             )
         constant = ~(deviation > np.maximum(floor, np.finfo(np.float64).tiny))
-        return cls(
-            mean=np.where(low == high, low, mean),
-            scale=np.where(constant | (low == high), 1.0, deviation),
-        )
+        return cls(mean=mean, scale=np.where(constant, 1.0, deviation))
 
     @classmethod
     def identity(cls, n_columns: int) -> "ColumnScaler":

@@ -32,7 +32,7 @@ def test_dates_go_on_as_pandas_would(frequency, zone, has_freq):
     whole = pd.date_range(start, periods=40, freq=frequency, tz=zone, name="when")
     index = whole[:12] if has_freq else without_freq(whole[:12])
     future = future_times(index, infer_step(index), 28)
-    pd.testing.assert_index_equal(future, whole[12:], exact=True)
+    pd.testing.assert_index_equal(future, whole[12:], exact=True, check_freq=False)
     assert future.freq == whole.freq or (frequency == "7D" and not has_freq)
 
 
