@@ -75,7 +75,8 @@ class Real:
     def describe(self) -> str:
         """Say what is allowed."""
         if math.isinf(self.high):
-            return f"a number {'above' if self.open_low else 'of at least'} {self.low:g}"
+            word = "above" if self.open_low else "of at least"
+            return f"a number {word} {self.low:g}"
         low = f"{'(' if self.open_low else '['}{self.low:g}"
         high = f"{self.high:g}{')' if self.open_high else ']'}"
         return f"a number in {low}, {high}"

@@ -37,7 +37,7 @@ from sciseq.metrics import ForecastErrors
 from sciseq.parameters import AnyOf, Boolean, Instance, Integer, Nothing, Option, Real
 from sciseq.parameters import Rule as ParameterRule
 
-__all__ = ["FORECASTER_RULES", "BaseForecaster"]
+__all__ = ["FORECASTER_RULES", "BaseForecaster", "central_levels"]
 
 # Windows per step of a long evaluation: large enough to be fast, small enough that a
 # year of hourly data never stands in memory as windows.
@@ -488,13 +488,7 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
         lower, upper
             Two forecasts, as :meth:`predict` would return them.
         """
-        if not Real(0.0, 1.0, open_low=True, open_high=True).allows(coverage):
-            raise InputError(
-                f"coverage={coverage!r} is not allowed: must lie between 0 and 1",
-                where="coverage",
-                hint="Give a share such as 0.9, for intervals that hold 90 of 100.",
-            )
-        levels = ((1 - coverage) / 2, (1 + coverage) / 2)
+        levels = central_levels(coverage)
         both = self.predict_quantiles(X, quantiles=levels, horizon=horizon)
         return both[levels[0]], both[levels[1]]
 
@@ -617,3 +611,20 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
 def _own(panel: Panel) -> Panel:
     """Copy the values: what the caller later writes into his table is not ours."""
     return panel.with_values([values.copy() for values in panel.values])
+
+
+def central_levels(coverage: float) -> tuple[float, float]:
+    """Quantile levels of the central interval that holds a share of the truths.
+
+    Examples
+    --------
+    >>> central_levels(0.5)
+    (0.25, 0.75)
+    """
+    if not Real(0.0, 1.0, open_low=True, open_high=True).allows(coverage):
+        raise InputError(
+            f"coverage={coverage!r} is not allowed: must lie between 0 and 1",
+            where="coverage",
+            hint="0.9 means that nine in ten truths should lie inside.",
+        )
+    return (1 - coverage) / 2, (1 + coverage) / 2

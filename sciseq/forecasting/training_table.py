@@ -3,6 +3,7 @@
 Pure functions on panels; each refuses what it cannot use, naming series and column.
 """
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -133,6 +134,8 @@ def common_step(panel: Panel, *, expected: Step | None = None) -> Step | None:
         found = infer_step(index, where=where, expected=step)
         if found is None:
             continue
+        if found.kind == "label" and expected is None and series == 0:
+            _warn_of_dates_as_text(index[0])
         if kind not in (None, found.kind):
             raise InputError(
                 f"the rows are labelled by a {found.kind}, those of other series by a "
@@ -154,6 +157,20 @@ def common_step(panel: Panel, *, expected: Step | None = None) -> Step | None:
         if step is None or not comparable:
             step = found
     return step
+
+
+_DATE = re.compile(r"\d{4}[-/.]\d{1,2}\b|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}\b")
+
+
+def _warn_of_dates_as_text(label: Any) -> None:
+    if isinstance(label, str) and _DATE.match(label):
+        warnings.warn(
+            f"the row labels are text, first {label!r}, and are not read as times: no "
+            "gaps are seen, and forecasts are numbered 1, 2, ... If they are dates, "
+            "convert them with frame.index = pandas.to_datetime(frame.index)",
+            SciSeqWarning,
+            stacklevel=5,
+        )
 
 
 def calendar_names(calendar: Any, step: Step | None, panel: Panel) -> tuple[str, ...]:

@@ -4,8 +4,8 @@ Axis legend: n windows or series, R rows, H horizon, C columns of the data, C' c
 after the steps, T targets.
 """
 
-from collections.abc import Iterator, Mapping
-from copy import deepcopy
+import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Self
 
@@ -17,16 +17,23 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils._user_interface import _print_elapsed_time
 from sklearn.utils.validation import check_is_fitted, check_memory
 
-from sciseq.base import SequenceEstimator
 from sciseq.data.containers import read_panel
 from sciseq.data.missing import apply_missing_choice
-from sciseq.data.panel import FloatArray, Panel, located
+from sciseq.data.panel import FloatArray, Panel
 from sciseq.errors import (
     CapabilityError,
     InputError,
     InputTypeError,
     NumericalError,
+    SciSeqWarning,
     nearest_name,
+)
+from sciseq.forecasting.base import central_levels
+from sciseq.forecasting.future import FutureRows
+from sciseq.forecasting.training_table import (
+    check_context,
+    check_lengths,
+    match_columns,
 )
 from sciseq.metrics import ForecastErrors
 from sciseq.pipeline.step_chain import (
@@ -159,3 +166,382 @@ class ForecastPipeline(Pipeline):
         if columns is None or not all(isinstance(label, str) for label in columns):
             raise AttributeError("the training data had no names of columns")
         return np.array(columns, dtype=object)
+
+    # -------------------------------------------------------------------- fit
+
+    def fit(self, X: Any, y: Any = None, *, validation_data: Any = None) -> Self:
+        """Fit the steps on the rows of X, and the forecaster on what they make of it.
+
+        Parameters
+        ----------
+        X : DataFrame, Series, DataArray, Dataset, ndarray, or list or dict of these
+            As for any forecaster; ready-made windows are refused.
+        y : None
+            Ignored, with a warning that points to ``targets=``.
+        validation_data : same kind of container as X, optional
+            Passed to the forecaster, transformed.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        CapabilityError
+            For a step that cannot be undone, mixes rows, or loses columns.
+        InputTypeError
+            When the last step is no forecaster.
+        """
+        self._validate_steps()
+        forecaster = self._forecaster
+        for name, step in self._transformers():
+            check_invertible(name, step)
+        panel = self._read(X)
+        if y is not None:
+            warnings.warn(
+                "y is ignored: a table holds both inputs and targets; name the targets "
+                "with targets=[...] of the forecaster",
+                SciSeqWarning,
+                stacklevel=2,
+            )
+        self._n_columns, self.columns_ = panel.n_columns, panel.columns
+        chain, inner = self._fit_steps(panel)
+        self._chain = chain
+        labels = self._labels(panel)
+        self.is_column_wise_ = is_column_wise(chain, inner, labels)
+        if (
+            getattr(forecaster, "targets", None) is not None
+            and not self.is_column_wise_
+        ):
+            raise CapabilityError(
+                "targets= needs steps that treat each column by itself, and these mix "
+                "columns",
+                where="steps",
+                hint="Make every column a target, or leave out the mixing step.",
+            )
+        held_out = None
+        if validation_data is not None:
+            held_out = self._inner_container(self._match(self._read(validation_data)))
+        forecaster.fit(self._container(panel, inner), validation_data=held_out)
+        self.context_ = panel.rows(-forecaster._context_length)
+        return self
+
+    def _fit_steps(self, panel: Panel) -> tuple[StepChain, FloatArray]:
+        """Fit one step after the other; give the chain and the transformed rows."""
+        fit_transform = check_memory(self.memory).cache(_fit_transform)
+        rows, labels = join_rows(panel), self._labels(panel)
+        columns = None if panel.columns is None else pd.Index(list(panel.columns))
+        steps, after = [], [columns]
+        for place, (name, step) in enumerate(self.steps[:-1]):
+            if step is None or step == "passthrough":
+                continue
+            with _print_elapsed_time("Pipeline", self._log_message(place)):
+                fitted, output = fit_transform(
+                    clone(step) if self.memory is not None else step,
+                    as_table(rows, labels, after[-1]),
+                )
+            self.steps[place] = (name, fitted)
+            made = rows_of(output, as_table(rows, labels, after[-1]), name)
+            columns = columns_after(fitted, output, after[-1], made.shape[1])
+            alone = StepChain(((name, fitted),), (after[-1], columns))
+            check_step(alone, rows, made, labels)
+            steps.append((name, fitted))
+            after.append(columns)
+            rows = made
+        return StepChain(tuple(steps), tuple(after)), rows
+
+    @property
+    def _forecaster(self) -> Any:
+        forecaster = self.steps[-1][1]
+        if not hasattr(type(forecaster), "_evaluate_panel"):
+            raise InputTypeError(
+                f"the last step is a {type(forecaster).__name__}, which is no "
+                "forecaster",
+                where=f"step {self.steps[-1][0]!r}",
+                hint="End the pipeline with a forecaster of sciseq.",
+            )
+        return forecaster
+
+    def _transformers(self) -> list[tuple[str, Any]]:
+        return [
+            (name, step)
+            for name, step in self.steps[:-1]
+            if step is not None and step != "passthrough"
+        ]
+
+    # ---------------------------------------------------------------- reading
+
+    def _read(self, X: Any, last_rows: int | None = None) -> Panel:
+        panel = read_panel(X, last_rows=last_rows)
+        if panel.is_windows:
+            raise CapabilityError(
+                "a pipeline transforms rows in time; ready-made windows repeat them",
+                where="X",
+                hint="Give the table, or transform before cutting windows and use the "
+                "forecaster alone.",
+            )
+        return apply_missing_choice(panel, self._forecaster.missing)
+
+    def _match(self, panel: Panel) -> Panel:
+        return match_columns(panel, self.columns_, self._check_n_features)
+
+    def _check_n_features(self, given: int) -> None:
+        if given != self._n_columns:
+            raise InputError(
+                f"X has {given} features, but {type(self).__name__} is expecting "
+                f"{self._n_columns} features as input",
+                where="X.columns",
+                hint="Give the same columns as in fit.",
+            )
+
+    def _labels(self, panel: Panel) -> Any:
+        return None if panel.columns is None else row_labels(panel)
+
+    def _inner_rows(self, panel: Panel) -> FloatArray:
+        return self._chain.transform(join_rows(panel), self._labels(panel))
+
+    def _container(self, panel: Panel, inner: FloatArray) -> Any:
+        """Write transformed rows in a form that the forecaster reads."""
+        columns = self._chain.columns[-1]
+        made = replace(
+            panel,
+            values=tuple(split_rows(inner, panel)),
+            columns=None if columns is None else tuple(columns),
+        )
+        return as_container(made, columns)
+
+    def _inner_container(self, panel: Panel) -> Any:
+        return self._container(panel, self._inner_rows(panel))
+
+    def _prediction_panel(self, X: Any) -> Panel:
+        check_is_fitted(self)
+        L = self._context_length
+        if X is None:
+            return self.context_
+        panel = self._match(self._read(X, last_rows=L))
+        check_context(panel, L)
+        return panel.rows(-L)
+
+    # ------------------------------------------------------------- predicting
+
+    def predict(self, X: Any = None, *, horizon: int | None = None) -> Any:
+        """Forecast the rows after the end of the training data, or of X.
+
+        Parameters
+        ----------
+        X : same kinds of container as in fit, optional
+            At least ``lookback`` rows, columns matched by name.
+        horizon : int, optional
+            As in the forecaster.
+
+        Returns
+        -------
+        Same kind of container as X (or as the training data)
+            In the units of the data.
+        """
+        panel = self._prediction_panel(X)
+        inner = self._inner_container(panel)
+        return self._undone(panel, self._forecaster.predict(inner, horizon=horizon))
+
+    def _undone(self, panel: Panel, forecast: Any) -> Any:
+        ahead = read_panel(forecast)
+        last = [values[-1:] for values in split_rows(self._inner_rows(panel), panel)]
+        restored = [
+            self._undo(values, np.repeat(row, len(values), axis=0), index)
+            for values, row, index in zip(ahead.values, last, ahead.times, strict=True)
+        ]
+        return panel.layout.write(panel, restored, ahead.times, self._targets_of(panel))
+
+    def _undo(
+        self, forecast: FloatArray, around: FloatArray, labels: Any
+    ) -> FloatArray:
+        """Undo the steps on forecast rows (R, T), inside full rows (R, C')."""
+        targets = self._inner_targets()
+        whole = forecast
+        if targets is not None:
+            whole = np.array(around)
+            whole[:, targets] = forecast
+        if self._chain.columns[0] is None:
+            labels = None
+        restored = self._chain.undo(whole, labels)
+        if not np.isfinite(restored[:, self._targets_of_fit()]).all():
+            raise NumericalError(
+                "undoing the steps on the forecast gives values that are not finite",
+                where="inverse_transform",
+                hint="The forecast may lie outside what the inverse can take.",
+            )
+        return restored if targets is None else restored[:, targets]
+
+    def _inner_targets(self) -> list[int] | None:
+        if getattr(self._forecaster, "targets", None) is None:
+            return None
+        return [int(one) for one in self._forecaster.target_positions_]
+
+    def _targets_of_fit(self) -> list[int]:
+        return self._inner_targets() or list(range(self._n_columns))
+
+    def _targets_of(self, panel: Panel) -> list[int]:
+        return self._targets_of_fit()
+
+    @property
+    def _context_length(self) -> int:
+        return int(self._forecaster._context_length)
+
+    def make_future(self, X: Any = None, *, horizon: int | None = None) -> Any:
+        """Rows after the end of the data, labelled in time and filled with NaN.
+
+        Parameters
+        ----------
+        X : same kinds of container as in fit, optional
+            By default the training data.
+        horizon : int, optional
+            Number of rows; the fitted horizon by default.
+
+        Returns
+        -------
+        Same kind of container as X
+        """
+        panel = self._prediction_panel(X)
+        n_rows = self._forecaster._check_horizon(horizon)
+        future = FutureRows.after(panel, self._forecaster._step_of(panel), n_rows)
+        empty = [np.full((n_rows, panel.n_columns), np.nan)] * panel.n_series
+        return panel.layout.write(panel, empty, future.times, range(panel.n_columns))
+
+    def predict_quantiles(
+        self,
+        X: Any = None,
+        *,
+        quantiles: npt.ArrayLike = (0.1, 0.5, 0.9),
+        horizon: int | None = None,
+    ) -> dict[float, Any]:
+        """Forecast quantiles, through steps that rise in each column by itself.
+
+        Parameters
+        ----------
+        X, quantiles, horizon
+            As in the forecaster.
+
+        Returns
+        -------
+        dict
+            For each level the forecast, as :meth:`predict` would return it.
+
+        Raises
+        ------
+        CapabilityError
+            When the steps mix columns or do not rise, so that a quantile of the
+            transformed values is no quantile of the values.
+        """
+        panel = self._prediction_panel(X)
+        if not self.is_column_wise_:
+            raise CapabilityError(
+                "quantiles pass only through steps that treat each column by itself, "
+                "and these mix columns",
+                where="steps",
+                hint="Leave out the mixing step, or use predict.",
+            )
+        inner = self._forecaster.predict_quantiles(
+            self._inner_container(panel), quantiles=quantiles, horizon=horizon
+        )
+        self._check_rising(panel, list(inner.values()))
+        return {level: self._undone(panel, one) for level, one in inner.items()}
+
+    def _check_rising(self, panel: Panel, forecasts: list[Any]) -> None:
+        """Look at the inverse between the lowest and the highest quantile."""
+        low, high = read_panel(forecasts[0]), read_panel(forecasts[-1])
+        shares = np.linspace(0.0, 1.0, GRID_POINTS)
+        last = [values[-1:] for values in split_rows(self._inner_rows(panel), panel)]
+        for a, b, row, index in zip(
+            low.values, high.values, last, low.times, strict=True
+        ):
+            # One level alone has no width: look at a hundredth of its size around it.
+            width = np.where(b > a, b - a, 0.01 * np.maximum(np.abs(a), 1e-12))
+            around = np.repeat(row, len(a), axis=0)
+            curve = np.stack(
+                [self._undo(a + share * width, around, index) for share in shares]
+            )
+            if not (np.diff(curve, axis=0) >= 0).all():
+                raise CapabilityError(
+                    "quantiles pass only through steps that rise, and the inverse of "
+                    "these falls somewhere",
+                    where="steps",
+                    hint="Leave out the falling step, or use predict.",
+                )
+
+    def predict_interval(
+        self, X: Any = None, *, coverage: float = 0.9, horizon: int | None = None
+    ) -> tuple[Any, Any]:
+        """Forecast central intervals.
+
+        Parameters
+        ----------
+        X, coverage, horizon
+            As in the forecaster.
+
+        Returns
+        -------
+        lower, upper
+            Two forecasts, as :meth:`predict` would return them.
+        """
+        levels = central_levels(coverage)
+        lower, upper = self.predict_quantiles(
+            X, quantiles=levels, horizon=horizon
+        ).values()
+        return lower, upper
+
+    # ---------------------------------------------------------------- scoring
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """R² over every rolling window, in the units of the data.
+
+        Parameters
+        ----------
+        X : same kinds of container as in fit
+            At least ``lookback + horizon`` rows.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self)
+        errors = ForecastErrors()
+        for _, truth, forecast in self._evaluate_panel(self._evaluation_panel(X, y)):
+            errors.update(truth, forecast)
+        return float(errors.result().overall["r2"])
+
+    def _evaluation_panel(self, X: Any, y: Any = None) -> Panel:
+        panel = self._match(self._read(X))
+        self._forecaster._step_of(panel)
+        check_lengths(panel, self._context_length, self.horizon)
+        return panel
+
+    def _evaluate_panel(
+        self, panel: Panel, *, stride: int = 1
+    ) -> Iterator[tuple[npt.NDArray[np.int64], FloatArray, FloatArray]]:
+        """First target rows, truths and forecasts, chunk by chunk, in data units."""
+        rows, labels = join_rows(panel), self._labels(panel)
+        inner_rows = self._inner_rows(panel)
+        inner = panel.with_values(split_rows(inner_rows, panel))
+        targets, steps = self._targets_of_fit(), np.arange(self.horizon)
+        for first, _, forecast in self._forecaster._evaluate_panel(
+            inner, stride=stride
+        ):
+            ahead = first[:, None] + steps  # (n, H)
+            around = np.repeat(inner_rows[first - 1], self.horizon, axis=0)
+            restored = self._undo(
+                forecast.reshape(-1, forecast.shape[2]),
+                around,
+                take(labels, ahead.ravel()),
+            )
+            shape = (*ahead.shape, len(targets))
+            yield first, rows[ahead][..., targets], restored.reshape(shape)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "context_")
+
+
+def _fit_transform(step: Any, table: Any) -> tuple[Any, Any]:
+    """Fit a transformer and apply it; apart, so that it can be cached."""
+    return step, step.fit(table).transform(table)

@@ -121,12 +121,14 @@ def row_labels(panel: Panel) -> Any:
         pd.RangeIndex(len(values)) if index is None else index
         for values, index in zip(panel.values, panel.times, strict=True)
     ]
-    has_levels = isinstance(panel.layout, TwoLevelLayout)
-    if panel.n_series == 1 and not has_levels:
+    layout = panel.layout
+    if panel.n_series == 1 and not isinstance(layout, TwoLevelLayout):
         return times[0]
     joined = times[0].append(times[1:])
     series = pd.Index(list(panel.series_ids)).repeat(panel.lengths)
-    names = panel.layout.names if has_levels else ("series", joined.name)
+    names = ("series", joined.name)
+    if isinstance(layout, TwoLevelLayout):
+        names = layout.names
     return pd.MultiIndex.from_arrays([series, joined], names=names)
 
 

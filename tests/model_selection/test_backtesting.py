@@ -567,8 +567,11 @@ def test_other_objects_are_refused(macro) -> None:
     panel = {name: pd.DataFrame({"x": 1.0}, index=span) for name, span in spans.items()}
     with pytest.raises(InputError, match="no training rows before 30"):
         backtest(naive(), panel, test_size=20, context=25)
-    with pytest.raises(InputError, match="no window"):
-        backtest(naive(), panel, test_size=39, context=38)
+    spans = {"a": range(40), "b": range(35, 60)}
+    panel = {name: pd.DataFrame({"x": 1.0}, index=span) for name, span in spans.items()}
+    for refit in (False, True):
+        with pytest.raises(InputError, match="no window"):
+            backtest(naive(), panel, test_size=20, context=30, refit=refit)
 
 
 def test_representation(macro) -> None:
