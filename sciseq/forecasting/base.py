@@ -98,6 +98,10 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
         """Rows that a forecast looks back on."""
         return int(self.lookback)
 
+    def _is_complete(self) -> bool:
+        """Tell whether learning came to its own end."""
+        return True
+
     def _refit(self, training: WindowSet) -> None:
         """Learn again from all rows, with the choices that validation made."""
         self._fit(training, None)
@@ -163,7 +167,8 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
             with located("validation_data"):
                 training, validation = panel, self._evaluation_panel(validation_data)
         self._learn(training, validation)
-        if self.refit_on_all and validation is not None and validation_data is None:
+        has_tail = validation is not None and validation_data is None
+        if self.refit_on_all and has_tail and self._is_complete():
             before = self._target_scaler().scale
             self._set_scaler(panel)
             self._refit(self._windows(panel))

@@ -95,6 +95,10 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
     def _fit(self, training: WindowSet, validation: WindowSet | None) -> None:
         self._fit_windows(training, validation)
 
+    def _is_complete(self) -> bool:
+        # Who stops a training does not want to wait for a second one.
+        return self.stopped_ != "interrupted"
+
     def _refit(self, training: WindowSet) -> None:
         # The number of epochs is what the validation tail was for.
         self._fit_windows(training, None, refit_epochs=self.best_epoch_)

@@ -135,7 +135,7 @@ class ForecastPipeline(Pipeline):
         InputError
             For an unknown name, with the nearest valid one.
         """
-        steps = params.get("steps", self.steps)
+        steps = params.get("steps") or self.steps
         valid = [*self.get_params(deep=False), *(name for name, _ in steps)]
         for name in params:
             if name.partition("__")[0] not in valid:

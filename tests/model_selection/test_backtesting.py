@@ -368,6 +368,10 @@ def test_context_gives_models_of_different_lookback_the_same_windows() -> None:
     one, two = windows(2, context=15), windows(15, context=15)
     assert one.n_windows == two.n_windows == 29 + 24
     pd.testing.assert_frame_equal(one.forecasts, two.forecasts)
+    for refit in (False, True):
+        sparse = windows(2, context=15, stride=4, refit=refit).per_window
+        assert sparse.loc["early"].index.tolist() == list(range(89, 118, 4))
+        assert sparse.loc["late"].index.tolist() == list(range(97, 118, 4))
     with pytest.raises(InputError, match="15 rows, context is 14"):
         windows(15, context=14)
     # Too short to learn from: refused by the model, left out when context is given.
