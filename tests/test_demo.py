@@ -39,9 +39,10 @@ def calls(monkeypatch):
 def test_the_demo_writes_what_it_says(calls, tmp_path, capsys) -> None:
     sciseq.demo.main(["--out", str(tmp_path / "out")])
     shown = capsys.readouterr().out
-    for line in ("training   1959Q2 to 1989Q3", "validation 1989Q4 to 1999Q3",
-                 "test       1999Q4 to 2009Q3", "33 forecasts of 8 quarters"):  # fmt: skip
-        assert line in shown
+    assert "training   1959Q2 to 1989Q3" in shown
+    assert "validation 1989Q4 to 1999Q3" in shown
+    assert "test       1999Q4 to 2009Q3" in shown
+    assert "33 forecasts of 8 quarters" in shown
     assert str(tmp_path / "out" / "forecast.csv") in shown
     assert (tmp_path / "out" / "forecast.png").read_bytes().startswith(b"\x89PNG")
 

@@ -11,12 +11,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from sciseq.errors import (
-    FileFormatError,
-    InputError,
-    MissingDependencyError,
-    nearest_name,
-)
+from sciseq.errors import FileFormatError, InputError, nearest_name
 
 __all__ = ["read_netcdf", "write_netcdf"]
 
@@ -66,8 +61,6 @@ def read_netcdf(
         When the file cannot be read.
     InputError
         When the dimensions do not make a table.
-    MissingDependencyError
-        For NetCDF 4 when h5py is not installed.
     """
     data = _load(file)
     unknown = [name for name in drop if name not in data.variables]
@@ -114,8 +107,6 @@ def write_netcdf(frame: Any, path: Path) -> None:
     ------
     InputError
         When a column cannot be a variable.
-    MissingDependencyError
-        When h5py is not installed.
     """
     is_panel = frame.index.nlevels == 2
     usual = ["series", "time"] if is_panel else ["time"]
@@ -141,10 +132,7 @@ def write_netcdf(frame: Any, path: Path) -> None:
     for name in data.data_vars:
         if isinstance(units, Mapping) and name in units:
             data[name].attrs["units"] = str(units[name])
-    try:
-        data.to_netcdf(path, engine="h5netcdf")
-    except ImportError as error:
-        raise _no_hdf5() from error
+    data.to_netcdf(path, engine="h5netcdf")
 
 
 def _load(file: Path) -> Any:
@@ -156,22 +144,12 @@ def _load(file: Path) -> Any:
             file, engine=engine, decode_coords="all", decode_timedelta=False
         ) as opened:
             return opened.load()
-    except ImportError as error:
-        raise _no_hdf5() from error
     except _UNREADABLE as error:
         raise FileFormatError(
             f"{file.name} cannot be read as NetCDF: {error}",
             where=str(file),
             hint="The file may be damaged or cut off; copy or download it again.",
         ) from error
-
-
-def _no_hdf5() -> MissingDependencyError:
-    return MissingDependencyError(
-        "NetCDF 4 files are HDF5 files, and h5py, which reads and writes these, is not "
-        "installed",
-        hint="Install it: pip install h5py.",
-    )
 
 
 def _time_dimension(data: Any, series: str | None, file: Path) -> Hashable:

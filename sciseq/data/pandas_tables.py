@@ -83,7 +83,9 @@ def _check_column(frame: Any, column: Any, where: str) -> None:
     cells = frame.iloc[:, [position]].to_numpy()
     if cells.dtype.kind == "O":  # numbers stored as objects are still numbers
         cells = frame.iloc[:, [position]].to_numpy(dtype=object, na_value=np.nan)
-    if cells.dtype.kind in "Oc":
+    if cells.dtype.kind == "c":
+        as_float64(cells, where=f"{where}, column {column!r}")
+    if cells.dtype.kind == "O":
         try:
             as_float64(cells, where=where, column_names=[column])
         except InputTypeError as error:
@@ -95,8 +97,10 @@ def _check_column(frame: Any, column: Any, where: str) -> None:
             raise
         return
     hint = "Drop it, encode it as numbers, or convert with .astype(float)."
-    if cells.dtype.kind in "Mm":
+    if cells.dtype.kind == "M":
         hint = f"Use it as the index: frame.set_index({column!r})."
+    if cells.dtype.kind == "m":
+        hint = f"Give seconds: frame[{column!r}].dt.total_seconds()."
     raise InputTypeError(
         f"column {column!r} holds {frame.dtypes.iloc[position]} values, numbers are "
         "needed",

@@ -114,7 +114,8 @@ class SplitRule:
                 f"{n_rows} rows are too few for {self!r}",
                 where="n_rows",
                 hint=f"The rule would end train, validation and test at rows "
-                f"{train_end}, {validation_end} and {test_end}.",
+                f"{train_end}, {validation_end} and {test_end}: give more rows, or a "
+                "SplitRule of shares.",
             )
         borrowed = lookback if self.borrow_history else 0
         if borrowed > train_end:

@@ -153,6 +153,7 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
         panel, truth = table.read_training(X, y)
         self._set_features(panel.columns, panel.n_columns)
         self.target_positions_ = table.target_positions(panel, self.targets)
+        self._check_variates()
         self.columns_ = panel.columns
         self.step_: Step | None = table.common_step(panel)
         self.calendar_ = table.calendar_names(self.calendar, self.step_, panel)
@@ -302,14 +303,8 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
 
     def _match(self, panel: Panel) -> Panel:
         """Bring columns into the order of fit, and check that time steps agree."""
-        if self.variates == "any":
-            if not self._is_all_columns():
-                raise CapabilityError(
-                    "variates='any' needs every column to be a target",
-                    where="targets",
-                    hint="Fit with targets=None.",
-                )
-        else:
+        self._check_variates()
+        if self.variates != "any":
             panel = table.match_columns(panel, self.columns_, self._check_n_features)
         if self.calendar_ and panel.times[0] is None:
             raise InputError(
@@ -318,6 +313,14 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
                 hint="Fit with calendar=None, or give a table with dates as index.",
             )
         return panel
+
+    def _check_variates(self) -> None:
+        if self.variates == "any" and not self._is_all_columns():
+            raise CapabilityError(
+                "variates='any' needs every column to be a target",
+                where="targets",
+                hint="Fit with targets=None.",
+            )
 
     def _is_all_columns(self) -> bool:
         """Tell whether the targets are all columns, in their order."""
@@ -548,7 +551,9 @@ class BaseForecaster(SequenceEstimator, metaclass=ABCMeta):
         """R² over every rolling window, in the units of the data.
 
         Sums run over all windows and steps for each target; the mean is over the
-        targets that are not constant.
+        targets that are not constant. With ``missing="interpolate"`` the rows are
+        interpolated before they are scored, truths among them;
+        :func:`~sciseq.model_selection.backtest` leaves such truths out.
 
         Parameters
         ----------

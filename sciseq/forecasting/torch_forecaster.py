@@ -140,7 +140,7 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
                 f"for integers up to {FLOAT32_INTEGERS}: set scaler='standard' or "
                 "precision='float64'",
                 SciSeqWarning,
-                stacklevel=6,
+                stacklevel=7,
             )
 
     def _make_loss(self) -> Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]:

@@ -277,7 +277,7 @@ def split_tail(
             f"{fraction:g} of the rows: training uses every row, without early "
             "stopping or calibrated intervals",
             SciSeqWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
         return panel, None
     cuts = np.where(fits, panel.lengths - sizes, panel.lengths)

@@ -192,11 +192,7 @@ class ForecastPipeline(Pipeline):
         InputTypeError
             When the last step is no forecaster.
         """
-        self._validate_steps()
-        forecaster = self._forecaster
-        for name, step in self._transformers():
-            check_invertible(name, step)
-        panel = self._read(X)
+        self._check_steps()
         if y is not None:
             warnings.warn(
                 "y is ignored: a table holds both inputs and targets; name the targets "
@@ -204,6 +200,43 @@ class ForecastPipeline(Pipeline):
                 SciSeqWarning,
                 stacklevel=2,
             )
+        # A failed fit leaves pipeline and steps as they were: a new scaler before an
+        # old forecaster would give wrong numbers without a word.
+        owners = [self, *(step for _, step in self._transformers())]
+        before = [dict(vars(owner)) for owner in owners]
+        try:
+            self._fit_panel(self._read(X), validation_data)
+        except BaseException:
+            for owner, state in zip(owners, before, strict=True):
+                vars(owner).clear()
+                vars(owner).update(state)
+            raise
+        return self
+
+    def _check_steps(self) -> None:
+        self._validate_steps()
+        name, forecaster = self.steps[-1]
+        if not hasattr(type(forecaster), "_evaluate_panel"):
+            raise InputTypeError(
+                f"the last step is a {type(forecaster).__name__}, which is no "
+                "forecaster",
+                where=f"step {name!r}",
+                hint="End the pipeline with a forecaster of sciseq.",
+            )
+        if self.transform_input is not None:
+            raise InputError(
+                f"transform_input={self.transform_input!r} is not allowed: must be "
+                "None",
+                where="parameters of ForecastPipeline",
+                hint="Give fit(X, validation_data=...), which is always transformed.",
+            )
+        for name, step in self._transformers():
+            check_invertible(name, step)
+
+    def _fit_panel(self, panel: Panel, validation_data: Any) -> None:
+        forecaster = self._forecaster
+        # The caller's own list stays as it is.
+        self.steps: list[tuple[str, Any]] = list(self.steps)
         self._n_columns, self.columns_ = panel.n_columns, panel.columns
         chain, inner = self._fit_steps(panel)
         self._chain = chain
@@ -223,8 +256,9 @@ class ForecastPipeline(Pipeline):
         if validation_data is not None:
             held_out = self._inner_container(self._match(self._read(validation_data)))
         forecaster.fit(self._container(panel, inner), validation_data=held_out)
-        self.context_ = panel.rows(-forecaster._context_length)
-        return self
+        context = panel.rows(-forecaster._context_length)
+        # The caller may go on to write into the training table.
+        self.context_ = context.with_values([one.copy() for one in context.values])
 
     def _fit_steps(self, panel: Panel) -> tuple[StepChain, FloatArray]:
         """Fit one step after the other; give the chain and the transformed rows."""
@@ -252,15 +286,7 @@ class ForecastPipeline(Pipeline):
 
     @property
     def _forecaster(self) -> Any:
-        forecaster = self.steps[-1][1]
-        if not hasattr(type(forecaster), "_evaluate_panel"):
-            raise InputTypeError(
-                f"the last step is a {type(forecaster).__name__}, which is no "
-                "forecaster",
-                where=f"step {self.steps[-1][0]!r}",
-                hint="End the pipeline with a forecaster of sciseq.",
-            )
-        return forecaster
+        return self.steps[-1][1]
 
     def _transformers(self) -> list[tuple[str, Any]]:
         return [
@@ -345,12 +371,16 @@ class ForecastPipeline(Pipeline):
 
     def _undone(self, panel: Panel, forecast: Any) -> Any:
         ahead = read_panel(forecast)
-        last = [values[-1:] for values in split_rows(self._inner_rows(panel), panel)]
-        restored = [
-            self._undo(values, np.repeat(row, len(values), axis=0), index)
-            for values, row, index in zip(ahead.values, last, ahead.times, strict=True)
-        ]
+        future = replace(panel, values=ahead.values, times=ahead.times)
+        around = np.repeat(self._last_rows(panel), future.lengths, axis=0)
+        restored = split_rows(
+            self._undo(join_rows(future), around, self._labels(future)), future
+        )
         return panel.layout.write(panel, restored, ahead.times, self._targets_of(panel))
+
+    def _last_rows(self, panel: Panel) -> FloatArray:
+        """Transformed last row of each series, (n, C')."""
+        return self._inner_rows(panel.rows(-1))
 
     def _undo(
         self, forecast: FloatArray, around: FloatArray, labels: Any
@@ -449,24 +479,23 @@ class ForecastPipeline(Pipeline):
     def _check_rising(self, panel: Panel, forecasts: list[Any]) -> None:
         """Look at the inverse between the lowest and the highest quantile."""
         low, high = read_panel(forecasts[0]), read_panel(forecasts[-1])
-        shares = np.linspace(0.0, 1.0, GRID_POINTS)
-        last = [values[-1:] for values in split_rows(self._inner_rows(panel), panel)]
-        for a, b, row, index in zip(
-            low.values, high.values, last, low.times, strict=True
-        ):
-            # One level alone has no width: look at a hundredth of its size around it.
-            width = np.where(b > a, b - a, 0.01 * np.maximum(np.abs(a), 1e-12))
-            around = np.repeat(row, len(a), axis=0)
-            curve = np.stack(
-                [self._undo(a + share * width, around, index) for share in shares]
+        bottom, top = join_rows(low).min(axis=0), join_rows(high).max(axis=0)
+        # One level of one row has no width: look at a hundredth of its size around it.
+        width = np.where(
+            top > bottom, top - bottom, 0.01 * np.maximum(np.abs(bottom), 1e-12)
+        )
+        grid = bottom + np.linspace(0.0, 1.0, GRID_POINTS)[:, None] * width  # (R, T)
+        around = np.repeat(self._last_rows(panel)[:1], GRID_POINTS, axis=0)
+        labels = self._labels(replace(panel, values=low.values, times=low.times))
+        if labels is not None:
+            labels = labels[:1].repeat(GRID_POINTS)
+        if not (np.diff(self._undo(grid, around, labels), axis=0) >= 0).all():
+            raise CapabilityError(
+                "quantiles pass only through steps that rise, and the inverse of "
+                "these falls somewhere between the lowest and the highest quantile",
+                where="steps",
+                hint="Leave out the falling step, or use predict.",
             )
-            if not (np.diff(curve, axis=0) >= 0).all():
-                raise CapabilityError(
-                    "quantiles pass only through steps that rise, and the inverse of "
-                    "these falls somewhere",
-                    where="steps",
-                    hint="Leave out the falling step, or use predict.",
-                )
 
     def predict_interval(
         self, X: Any = None, *, coverage: float = 0.9, horizon: int | None = None
@@ -539,6 +568,9 @@ class ForecastPipeline(Pipeline):
             yield first, rows[ahead][..., targets], restored.reshape(shape)
 
     def __sklearn_is_fitted__(self) -> bool:
+        # The transformers of a pipeline, pipe[:-1], are as fitted as they are.
+        if self.steps and not hasattr(type(self._forecaster), "_evaluate_panel"):
+            return bool(super().__sklearn_is_fitted__())
         return hasattr(self, "context_")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from sciseq.data.panel import FloatArray
 from sciseq.errors import CapabilityError, DataQualityError, SciSeqError
@@ -21,6 +22,16 @@ PROBE_ROWS = 256
 MIXING_ROWS = 8
 # Far above the rounding of float32 steps, far below what a wrong inverse leaves.
 TOLERANCE = 1e-5
+
+# What transformers raise when they cannot undo after all; indexing errors of pandas
+# derive from Exception alone.
+UNDO_ERRORS = (
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    pd.errors.InvalidIndexError,
+)
 
 INVERSE_HINT = (
     "Use transformers with inverse_transform (FunctionTransformer takes "
@@ -73,7 +84,7 @@ def check_step(
         restored = chain.undo(output, labels)
     except SciSeqError:
         raise
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except UNDO_ERRORS as error:
         raise CapabilityError(
             f"the step cannot be undone: {error}", where=where, hint=INVERSE_HINT
         ) from error

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,10 +23,7 @@ from sciseq.cli.forecast import default_lookback
 from sciseq.data.table_files import read_table, write_table
 from sciseq.training.epochs import Epochs
 
-needs_hdf5 = pytest.mark.skipif(
-    find_spec("h5py") is None, reason="h5py is not installed"
-)
-SUFFIXES = [".csv", ".csv.gz", ".parquet", pytest.param(".nc", marks=needs_hdf5)]
+SUFFIXES = [".csv", ".csv.gz", ".parquet", ".nc"]
 LINEAR = ("--model", "linear", "--horizon", "6", "--lookback", "24")
 
 
@@ -175,7 +171,6 @@ def test_pictures(run, tmp_path, data) -> None:
     assert names(tmp_path) == ["data.csv", "forecast.png"]
 
 
-@needs_hdf5
 def test_units_go_from_file_to_file(run, tmp_path, hourly_frame) -> None:
     hourly_frame.attrs["units"] = {"variate_0": "MW"}
     write_table(hourly_frame, tmp_path / "data.nc")
@@ -291,7 +286,7 @@ def test_warnings_are_single_lines(run, tmp_path, hourly_frame) -> None:
 
 # Options after the name of the data file, and what the message says.
 REFUSED = {
-    "model": (["--model", "linaer"], "are s-mamba, linear, naive .*mean 'linear'"),
+    "model": (["--model", "linear2"], "are s-mamba, linear, naive .*mean 'linear'"),
     "setting": (["--set", "d_model"], "'d_model' is not a setting"),
     "setting name": (["--set", "dmodel=8"], "no parameter 'dmodel'.*'d_model'"),
     "setting value": ([*LINEAR, "--set", "alpha=-1"], "alpha=-1 is not allowed"),
@@ -503,7 +498,7 @@ def test_methods(run) -> None:
     assert records[0]["name"] == "s-mamba"
     assert records[0]["class"] == "SMambaForecaster"
     assert {record["data"] for record in records} == {"forecasting"}
-    result = run("methods", "--kind", "forcasting")
+    result = run("methods", "--kind", "forecasts")
     assert result.code == 2
     assert "Did you mean 'forecasting'?" in result.err
 
@@ -523,9 +518,9 @@ def test_version_and_help(run) -> None:
     for command in ("forecast", "methods", "datasets"):
         assert command in shown.out
         assert run(command, "--help").code == 0
-    result = run("forcast")
+    result = run("forecasts")
     assert result.code == 2
-    assert "forcast" in result.err
+    assert "forecasts" in result.err
 
 
 @pytest.mark.parametrize(
