@@ -20,7 +20,9 @@ DECLARED_FAILURES = {
 
 ON_TABLES = {
     "naive-last": NaiveForecaster(lookback=3, horizon=2),
-    "naive-seasonal": NaiveForecaster(strategy="seasonal", season_length=3, horizon=2),
+    "naive-seasonal": NaiveForecaster(
+        strategy="seasonal", season_length=2, lookback=3, horizon=2
+    ),
     "rlinear": LinearForecaster(lookback=3, horizon=2),
     "dlinear": LinearForecaster(kind="dlinear", lookback=3, horizon=2),
     "s-mamba": SMambaForecaster(
@@ -80,6 +82,38 @@ def test_own_battery(name):
     counts = Counter(result.status for result in results)
     assert counts == {"passed": len(checks_for("forecaster"))}
     assert counts["passed"] >= 60
+
+
+# Users may exclude checks by name: names stay, and a new one is added here.
+CHECKS = """
+check_clone_keeps_parameters check_deepcopy check_failed_first_fit_stays_unfitted
+check_failed_fit_changes_nothing check_fit_keeps_input check_fit_keeps_parameters
+check_fit_returns_self check_fit_twice check_global_random_state check_html_repr
+check_joblib check_misspelt_constructor_argument check_misspelt_parameter check_pickle
+check_predict_before_fit check_predict_keeps_state check_save_and_load check_threads
+
+check_column_order_restored check_columns_extra check_columns_missing
+check_constant_series check_duplicate_times check_empty_table check_future_cannot_leak
+check_horizon_longer_rolls check_horizon_shorter_is_cut check_horizon_zero
+check_infinite_values check_interval_holds_forecast check_irregular_times
+check_make_future check_missing_values check_missing_values_masked check_object_column
+check_one_variate check_only_context_counts
+check_predict_equals_predict_of_training_data check_score check_series_are_independent
+check_target_subset check_too_short_to_fit check_too_short_to_predict check_units
+check_unsorted_times check_windows_alone_equal_together
+check_y_is_ignored_with_warning
+
+check_array check_dict_of_frames check_integer_index check_list_of_arrays
+check_numpy_for_a_calendar check_panel check_period_index check_series
+check_time_zone_and_summer_time check_windows check_windows_need_truth
+check_xarray_array check_xarray_dataset
+""".split()
+
+
+def test_names_of_the_checks():
+    checks = checks_for("forecaster")
+    assert list(checks) == CHECKS
+    assert all(check.__doc__ for check in checks.values())
 
 
 def test_unknown_kind_is_refused():
@@ -164,6 +198,97 @@ class RepairsSilently(NaiveForecaster):
         return super()._clean(panel.with_values(filled), truth)
 
 
+class ChangesItsInput(NaiveForecaster):
+    def fit(self, X, y=None, *, validation_data=None):
+        super().fit(X, y, validation_data=validation_data)
+        if isinstance(X, pd.DataFrame):
+            X.iloc[0, 0] = 0.0
+        return self
+
+
+class ReturnsNothing(NaiveForecaster):
+    def fit(self, X, y=None, *, validation_data=None):
+        super().fit(X, y, validation_data=validation_data)
+
+
+class NeedsNoFit(NaiveForecaster):
+    def _check_is_fitted(self):
+        if not hasattr(self, "columns_"):
+            self.fit(np.zeros((60, 3)))
+
+
+class RemembersForecasts(NaiveForecaster):
+    def predict(self, X=None, *, horizon=None):
+        self.latest_ = super().predict(X, horizon=horizon)
+        return self.latest_
+
+
+class LosesItsStateInPickles(NaiveForecaster):
+    def __getstate__(self):
+        return {name: getattr(self, name) for name in self.get_params()}
+
+
+class KeepsStateInItsClass(NaiveForecaster):
+    n_fits = 0
+
+    def _fit(self, training, validation):
+        super()._fit(training, validation)
+        type(self).n_fits += 1
+        self.offset_ = 1e-3 * self.n_fits
+
+    def _forecast(self, inputs, marks):
+        return super()._forecast(inputs, marks) + self.offset_
+
+
+class TakesAnyName(NaiveForecaster):
+    def set_params(self, **params):
+        known = self.get_params()
+        given = {name: one for name, one in params.items() if name in known}
+        return super().set_params(**given)
+
+
+class RollsInSilence(NaiveForecaster):
+    def predict(self, X=None, *, horizon=None):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return super().predict(X, horizon=horizon)
+
+
+class ScoresOneWindow(NaiveForecaster):
+    def _evaluate_panel(self, panel, *, stride=1):
+        yield next(super()._evaluate_panel(panel.rows(-self._context_length - 3)))
+
+
+class CrossesItsQuantiles(NaiveForecaster):
+    def _residual_quantile(self, level, n_rows):
+        return super()._residual_quantile(1 - level, n_rows)
+
+
+class LosesTheZone(NaiveForecaster):
+    def _write(self, panel, forecasts, future):
+        written = super()._write(panel, forecasts, future)
+        if isinstance(getattr(written, "index", None), pd.DatetimeIndex):
+            written = written.tz_localize(None)
+        return written
+
+
+class LosesAttributes(NaiveForecaster):
+    def _write(self, panel, forecasts, future):
+        written = super()._write(panel, forecasts, future)
+        return written.drop_attrs() if hasattr(written, "drop_attrs") else written
+
+
+class IgnoresTheOrderOfRows(NaiveForecaster):
+    def fit(self, X, y=None, *, validation_data=None):
+        X = X.sort_index() if isinstance(X, pd.DataFrame) else X
+        return super().fit(X, y, validation_data=validation_data)
+
+
+class CannotFit(NaiveForecaster):
+    def fit(self, X, y=None, *, validation_data=None):
+        raise RuntimeError("no fit today")
+
+
 WRONG = [
     (ReturnsArrays, "check_time_zone_and_summer_time"),
     (MatchesByPosition, "check_column_order_restored"),
@@ -178,6 +303,22 @@ WRONG = [
     (IsNeverTheSame, "check_fit_twice"),
     (RepairsSilently, "check_missing_values"),
     (RepairsSilently, "check_infinite_values"),
+    (ChangesItsInput, "check_fit_keeps_input"),
+    (ReturnsNothing, "check_fit_returns_self"),
+    (NeedsNoFit, "check_predict_before_fit"),
+    (RemembersForecasts, "check_predict_keeps_state"),
+    (LosesItsStateInPickles, "check_pickle"),
+    (LosesItsStateInPickles, "check_deepcopy"),
+    (LosesItsStateInPickles, "check_joblib"),
+    (KeepsStateInItsClass, "check_threads"),
+    (TakesAnyName, "check_misspelt_parameter"),
+    (RollsInSilence, "check_horizon_longer_rolls"),
+    (ScoresOneWindow, "check_score"),
+    (CrossesItsQuantiles, "check_interval_holds_forecast"),
+    (LosesTheZone, "check_time_zone_and_summer_time"),
+    (LosesAttributes, "check_xarray_array"),
+    (LosesAttributes, "check_xarray_dataset"),
+    (IgnoresTheOrderOfRows, "check_unsorted_times"),
 ]
 
 
@@ -205,3 +346,20 @@ def test_expected_failures_are_declared_and_stay_true():
     )
     kept = next(one for one in results if one.name == "check_units")
     assert (kept.status, kept.reason) == ("expected failure", "a demonstration")
+
+
+def test_no_check_passes_for_an_estimator_that_cannot_fit():
+    results = check_estimator(CannotFit(lookback=4, horizon=3), raise_on_failure=False)
+    others = {one.name: one.status for one in results if one.status != "failed"}
+    assert others == {
+        # These do not fit at all.
+        "check_misspelt_parameter": "passed",
+        "check_misspelt_constructor_argument": "passed",
+        # Only registered classes are saved, and this one is not.
+        "check_save_and_load": "skipped",
+    }
+    skipped = next(one for one in results if one.status == "skipped")
+    assert skipped.reason == "only registered methods can be saved"
+    broken = next(one for one in results if one.name == "check_score")
+    assert "no fit today" in broken.reason
+    assert isinstance(broken.exception, RuntimeError)

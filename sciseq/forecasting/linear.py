@@ -71,9 +71,10 @@ class LinearForecaster(BaseForecaster):
 
     Attributes
     ----------
-    coef_ : ndarray of shape (n_groups, horizon, lookback)
-        Weights of the window, oldest row first.
-    intercept_ : ndarray of shape (n_groups, horizon)
+    coef_ : ndarray of shape (G, H, L)
+        Weights of the window, oldest row first, for each step of the horizon; one
+        map for all targets, or one for each with ``individual=True``.
+    intercept_ : ndarray of shape (G, H)
         The bias :math:`b`.
     alpha_ : float
         Penalty used.

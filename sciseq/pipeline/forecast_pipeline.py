@@ -82,12 +82,6 @@ class ForecastPipeline(Pipeline):
 
     Attributes
     ----------
-    named_steps : Bunch
-        Steps by name. The forecaster there works on transformed data.
-    n_features_in_ : int
-        Number of columns C.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, where all are text.
     columns_ : tuple or None
         Labels of the columns.
     is_column_wise_ : bool
@@ -379,7 +373,7 @@ class ForecastPipeline(Pipeline):
         return panel.layout.write(panel, restored, ahead.times, self._targets_of(panel))
 
     def _last_rows(self, panel: Panel) -> FloatArray:
-        """Transformed last row of each series, (n, C')."""
+        """Transform the last row of each series, (n, C')."""
         return self._inner_rows(panel.rows(-1))
 
     def _undo(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.preprocessing import (
@@ -21,6 +21,7 @@ from sklearn.preprocessing import (
 from sciseq import ForecastPipeline, LinearForecaster, NaiveForecaster
 from sciseq.errors import CapabilityError, InputError, InputTypeError, NotFittedError
 from sciseq.model_selection import RollingOriginSplit, backtest, forecast_scorer
+from sciseq.testing import check_estimator
 from sciseq.testing.tables import frame, panel, values
 
 
@@ -41,6 +42,29 @@ def affine(scale, shift):
         inverse_func=lambda z: (z - shift) / scale,
         check_inverse=False,
     )
+
+
+class CentredBySeries(TransformerMixin, BaseEstimator):
+    """Takes away the mean of each series, found again by the label of the series."""
+
+    def fit(self, X, y=None):
+        self.means_ = X.groupby(level=0).mean()
+        return self
+
+    def _means(self, X):
+        return self.means_.loc[X.index.get_level_values(0)].to_numpy()
+
+    def transform(self, X):
+        return X - self._means(X)
+
+    def inverse_transform(self, X):
+        return X + self._means(X)
+
+
+class CountingScaler(StandardScaler):
+    def inverse_transform(self, X, copy=None):
+        self.n_undone_ = getattr(self, "n_undone_", 0) + 1
+        return super().inverse_transform(X, copy)
 
 
 LOG = FunctionTransformer(np.log, inverse_func=np.exp)
@@ -69,6 +93,29 @@ class TestForecast:
         model = pipeline(affine(scale, shift), forecaster=naive).fit(frame())
         plain = clone(naive).fit(frame()).predict()
         np.testing.assert_allclose(model.predict(), plain, rtol=1e-7, atol=1e-7)
+
+    @settings(max_examples=20, deadline=None)
+    @given(
+        scale=arrays(float, 3, elements=st.floats(0.01, 100)),
+        shift=arrays(float, 3, elements=st.floats(-100, 100)),
+        order=st.permutations(["a", "b", "c"]),
+        targets=st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, unique=True),
+    )
+    def test_random_steps_targets_and_column_orders(self, scale, shift, order, targets):
+        scale, shift = (
+            pd.Series(one, ["a", "b", "c"])[order].to_numpy() for one in (scale, shift)
+        )
+        table = frame()[order]
+        # A strong penalty: the forecast does not commute with the steps.
+        forecaster = linear(kind="dlinear", kernel_size=3, alpha=1.0, targets=targets)
+        model = pipeline(affine(scale, shift), forecaster=forecaster).fit(table)
+        inner = clone(forecaster).fit(table * scale + shift).predict()
+        places = [order.index(one) for one in targets]
+        by_hand = (inner - shift[places]) / scale[places]
+        for given_order in (order, order[::-1]):
+            forecast = model.predict(frame()[given_order])
+            assert list(forecast.columns) == targets
+            np.testing.assert_allclose(forecast, by_hand, rtol=1e-7, atol=1e-7)
 
     def test_columns_are_matched_by_name(self):
         model = pipeline(StandardScaler()).fit(frame())
@@ -111,6 +158,13 @@ class TestContainers:
         forecast = pipeline(StandardScaler()).fit(panel()).predict()
         assert forecast.index.names == ["site", "when"]
         assert len(forecast) == 6
+
+    def test_steps_see_the_labels_of_the_series(self):
+        model = pipeline(CentredBySeries()).fit(panel())
+        means = panel().groupby(level=0).mean()
+        inner = linear().fit(panel() - means.reindex(panel().index, level=0)).predict()
+        by_hand = inner + means.reindex(inner.index, level=0)
+        pd.testing.assert_frame_equal(model.predict(), by_hand)
 
     def test_array(self):
         forecast = pipeline(StandardScaler()).fit(values()).predict()
@@ -174,6 +228,11 @@ class TestRefusals:
         with pytest.raises(CapabilityError, match="mix"):
             pipeline(PCA(3), forecaster=linear(targets=["a"])).fit(frame())
 
+    def test_transform_input(self):
+        steps = [("scale", StandardScaler()), ("forecast", linear())]
+        with pytest.raises(InputError, match="transform_input"):
+            ForecastPipeline(steps, transform_input=["validation_data"]).fit(frame())
+
     def test_before_fit(self):
         with pytest.raises(NotFittedError):
             pipeline(StandardScaler()).predict(frame())
@@ -195,6 +254,17 @@ class TestQuantiles:
         low, high = model.predict_interval(coverage=0.9)
         inner_low, inner_high = model.predict_interval(coverage=0.5)
         assert ((low <= inner_low) & (inner_high <= high)).all(axis=None)
+
+    def test_all_series_are_undone_at_once(self):
+        counts = []
+        for n_series in (2, 10):
+            tables = {f"s{number}": frame(40) + number for number in range(n_series)}
+            model = pipeline(CountingScaler()).fit(pd.concat(tables))
+            before = model[0].n_undone_
+            model.predict_quantiles()
+            model.score(pd.concat(tables))
+            counts.append(model[0].n_undone_ - before)
+        assert counts[0] == counts[1]
 
     def test_refused_through_falling_steps(self):
         falling = FunctionTransformer(np.negative, inverse_func=np.negative)
@@ -264,6 +334,35 @@ class TestScikitLearn:
         ):
             pd.testing.assert_frame_equal(copied.predict(), expected)
 
+    def test_later_writes_into_the_table_change_nothing(self):
+        table = values().copy()
+        model = pipeline(StandardScaler()).fit(table)
+        before = model.predict()
+        table[:] = 0.0
+        np.testing.assert_array_equal(model.predict(), before)
+
+    def test_a_failed_fit_changes_nothing(self):
+        model = pipeline(StandardScaler()).fit(frame())
+        before, mean = model.predict(), model[0].mean_.copy()
+        with pytest.raises(InputError, match="too few rows"):
+            model.fit(50 * frame(7))
+        np.testing.assert_array_equal(model[0].mean_, mean)
+        pd.testing.assert_frame_equal(model.predict(frame()), before)
+
+    def test_the_list_of_steps_stays_the_callers(self, tmp_path):
+        steps = [("scale", StandardScaler()), ("forecast", linear())]
+        given_steps = list(steps)
+        ForecastPipeline(steps, memory=str(tmp_path)).fit(frame())
+        assert all(one is two for one, two in zip(steps, given_steps, strict=True))
+
+    def test_slices(self):
+        model = pipeline(StandardScaler(), MinMaxScaler()).fit(frame())
+        inner = model[:-1].set_output(transform="pandas").transform(frame())
+        assert not hasattr(model[:-1], "horizon")
+        pd.testing.assert_frame_equal(
+            model[-1].predict(inner), model[-1].predict(), check_freq=False
+        )
+
     def test_attributes_and_repr(self):
         model = pipeline(StandardScaler()).fit(frame())
         assert model.n_features_in_ == 3
@@ -291,3 +390,38 @@ class TestScikitLearn:
         np.testing.assert_allclose(
             seen[-1].calibration_residuals_, by_hand.calibration_residuals_, rtol=1e-5
         )
+
+
+class PipelineForecaster(ForecastPipeline):
+    """A pipeline with the parameters of its forecaster, for the common checks."""
+
+    transform_input, memory, verbose = None, None, False
+    steps, horizon = (), 3
+
+    def __init__(self, *, lookback=6, horizon=3, targets=None, missing="error"):
+        self.lookback, self.horizon = lookback, horizon
+        self.targets, self.missing = targets, missing
+
+    get_params = BaseEstimator.get_params
+
+    def fit(self, X, y=None, *, validation_data=None):
+        self.steps = self.steps or [("scale", StandardScaler()), ("linear", linear())]
+        self[-1].set_params(**self.get_params())
+        return super().fit(X, y, validation_data=validation_data)
+
+
+def test_keeps_the_contract_of_forecasters():
+    refused = "ready-made windows do not pass through steps"
+    results = check_estimator(
+        PipelineForecaster(),
+        expected_failures={
+            "check_constant_series": "constant_targets_ belongs to the forecaster",
+            "check_windows": refused,
+            "check_windows_alone_equal_together": refused,
+            "check_windows_need_truth": refused,
+        },
+        raise_on_failure=False,
+    )
+    failed = {one.name: one.reason for one in results if one.status == "failed"}
+    assert not failed
+    assert sum(one.status == "passed" for one in results) >= 50
