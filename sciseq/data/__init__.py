@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from sciseq.data.datasets import describe_dataset, list_datasets, load_dataset
     from sciseq.data.long_format import from_long, to_long
     from sciseq.data.protocol import long_horizon_split
+    from sciseq.data.table_files import read_table, write_table
 
 _LAZY = {
     "describe_dataset": "sciseq.data.datasets",
@@ -14,7 +15,9 @@ _LAZY = {
     "list_datasets": "sciseq.data.datasets",
     "load_dataset": "sciseq.data.datasets",
     "long_horizon_split": "sciseq.data.protocol",
+    "read_table": "sciseq.data.table_files",
     "to_long": "sciseq.data.long_format",
+    "write_table": "sciseq.data.table_files",
 }
 
 __all__ = [
@@ -23,7 +26,9 @@ __all__ = [
     "list_datasets",
     "load_dataset",
     "long_horizon_split",
+    "read_table",
     "to_long",
+    "write_table",
 ]
 
 
