@@ -45,7 +45,7 @@ $(STAMP): pyproject.toml constraints.txt setup.py
 	@touch $@
 
 demo: $(STAMP)  ## Forecast real series and compare with naive baselines
-	$(BIN)/python -m sciseq.demo
+	$(ONE_THREAD) $(BIN)/python -m sciseq.demo
 
 test: $(STAMP)  ## Run the tests (not those marked slow or gpu)
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(PYTEST_WORKERS)

@@ -18,6 +18,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sciseq import LinearForecaster, NaiveForecaster, SMambaForecaster, load_dataset
+from sciseq.errors import InputError
 from sciseq.model_selection import RollingOriginSplit, forecast_scorer
 
 FORECASTERS = {
@@ -48,6 +49,42 @@ def test_plain_pipeline_of_scikit_learn(forecaster, economy):
     scaled = StandardScaler().set_output(transform="pandas").fit_transform(economy)
     by_hand = clone(forecaster).fit(scaled).predict()
     pd.testing.assert_frame_equal(forecast, by_hand)
+
+
+def test_parameters_through_a_pipeline_of_scikit_learn(forecaster, economy):
+    model = Pipeline([("scale", StandardScaler()), ("forecast", forecaster)])
+    model.set_output(transform="pandas")
+    model.set_params(forecast__lookback=6, scale__with_mean=False)
+    assert model.get_params()["forecast__lookback"] == forecaster.lookback == 6
+    with pytest.raises(InputError, match="Did you mean 'lookback'"):
+        model.set_params(forecast__lookbak=6)
+    copied = clone(model)
+    assert repr(copied.get_params(deep=False)) == repr(model.get_params(deep=False))
+    assert copied[-1] is not forecaster and copied[-1].lookback == 6
+    pd.testing.assert_frame_equal(
+        copied.fit(economy).predict(economy), model.fit(economy).predict(economy)
+    )
+    assert type(forecaster).__name__ in model._repr_html_()
+
+
+def test_search_inside_a_pipeline_of_scikit_learn(economy):
+    # scikit-learn's own pipeline leaves forecasts in scaled units, and so its score.
+    cv = RollingOriginSplit(2, test_size=20, context=12)
+    model = Pipeline([("scale", StandardScaler()), ("forecast", LinearForecaster())])
+    model.set_output(transform="pandas").set_params(forecast__horizon=4)
+    lookbacks = [4, 8, 12]
+    search = GridSearchCV(model, {"forecast__lookback": lookbacks}, cv=cv).fit(economy)
+    by_hand = []
+    for lookback in lookbacks:
+        scores = []
+        for train, test in cv.split(economy):
+            scaler = StandardScaler().set_output(transform="pandas")
+            rows = scaler.fit_transform(economy.iloc[train])
+            fitted = LinearForecaster(lookback=lookback, horizon=4).fit(rows)
+            scores.append(fitted.score(scaler.transform(economy.iloc[test])))
+        by_hand.append(np.mean(scores))
+    np.testing.assert_allclose(search.cv_results_["mean_test_score"], by_hand)
+    assert search.best_params_["forecast__lookback"] == lookbacks[np.argmax(by_hand)]
 
 
 def test_cross_validation_scores_the_held_out_rows(forecaster, economy):

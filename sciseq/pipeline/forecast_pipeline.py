@@ -366,18 +366,20 @@ class ForecastPipeline(Pipeline):
     def _undone(self, panel: Panel, forecast: Any) -> Any:
         ahead = read_panel(forecast)
         future = replace(panel, values=ahead.values, times=ahead.times)
-        around = np.repeat(self._last_rows(panel), future.lengths, axis=0)
+        around = self._around(panel, future.lengths)
         restored = split_rows(
             self._undo(join_rows(future), around, self._labels(future)), future
         )
         return panel.layout.write(panel, restored, ahead.times, self._targets_of(panel))
 
-    def _last_rows(self, panel: Panel) -> FloatArray:
-        """Transform the last row of each series, (n, C')."""
-        return self._inner_rows(panel.rows(-1))
+    def _around(self, panel: Panel, counts: Any) -> FloatArray | None:
+        """Full rows for forecasts of some columns: the last row of each series."""
+        if self._inner_targets() is None:
+            return None
+        return np.repeat(self._inner_rows(panel.rows(-1)), counts, axis=0)
 
     def _undo(
-        self, forecast: FloatArray, around: FloatArray, labels: Any
+        self, forecast: FloatArray, around: FloatArray | None, labels: Any
     ) -> FloatArray:
         """Undo the steps on forecast rows (R, T), inside full rows (R, C')."""
         targets = self._inner_targets()
@@ -479,7 +481,9 @@ class ForecastPipeline(Pipeline):
             top > bottom, top - bottom, 0.01 * np.maximum(np.abs(bottom), 1e-12)
         )
         grid = bottom + np.linspace(0.0, 1.0, GRID_POINTS)[:, None] * width  # (R, T)
-        around = np.repeat(self._last_rows(panel)[:1], GRID_POINTS, axis=0)
+        around = self._around(panel, GRID_POINTS)
+        if around is not None:
+            around = around[:GRID_POINTS]  # those of the first series
         labels = self._labels(replace(panel, values=low.values, times=low.times))
         if labels is not None:
             labels = labels[:1].repeat(GRID_POINTS)
