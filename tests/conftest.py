@@ -14,6 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
+
+# A shared machine may stall at any moment: no example fails for the time it takes.
+settings.register_profile("sciseq", deadline=None)
+settings.load_profile("sciseq")
 
 # Before anything imports matplotlib: no test opens a window.
 os.environ.setdefault("MPLBACKEND", "Agg")

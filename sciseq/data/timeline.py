@@ -208,8 +208,6 @@ def _check_constant(labels: Any, index: Any, where: str) -> None:
 
 def _is_usual(labels: Any) -> Any:
     """Tell which distances between neighbours equal the usual one, the median."""
-    if labels.dtype.kind in "iu":
-        labels = labels.astype(np.int64)  # small integers would overflow
     distances = np.diff(labels)
     rounding = 0.0
     if labels.dtype.kind == "f":

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sciseq import NaiveForecaster
-from sciseq.data.timeline import Step, future_times, infer_step
+from sciseq.data.timeline import Step, _has_width, future_times, infer_step
 from sciseq.errors import DataQualityError, InputError
 from sciseq.forecasting.future import FutureRows
 
@@ -96,7 +96,8 @@ def test_the_unit_of_time_is_kept(unit, zone):
         dates = pd.date_range("2024", periods=5, freq=frequency, tz=zone).as_unit(unit)
         future = future_times(dates, infer_step(dates), 3)
         assert future.dtype == dates.dtype
-        # The quick way for a step that is known agrees in every unit.
+        # The quick way for a step that is known works in every unit.
+        assert _has_width(dates, infer_step(dates)) == (frequency == "h")
         assert infer_step(
             without_freq(dates), expected=infer_step(dates)
         ) == infer_step(dates)
