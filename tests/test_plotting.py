@@ -193,9 +193,14 @@ def test_a_picture_is_whole_or_not_there(tmp_path, known, model, monkeypatch) ->
 def test_nothing_global_is_touched(
     tmp_path, known, model, no_global_side_effects
 ) -> None:
-    settings = dict(matplotlib.rcParams)
+    settings, figures = dict(matplotlib.rcParams), open_figures()
     with no_global_side_effects():
         save_figure(plot_forecast(known, model.predict()), tmp_path / "f.png")
     assert dict(matplotlib.rcParams) == settings
+    # Examples of the docs, run in the same process, may have left figures of their own.
+    assert open_figures() == figures
+
+
+def open_figures() -> list[int]:
     pyplot = sys.modules.get("matplotlib.pyplot")
-    assert pyplot is None or not pyplot.get_fignums()
+    return [] if pyplot is None else pyplot.get_fignums()

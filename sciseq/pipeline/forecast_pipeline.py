@@ -28,8 +28,8 @@ from sciseq.errors import (
     SciSeqWarning,
     nearest_name,
 )
-from sciseq.forecasting.base import central_levels
 from sciseq.forecasting.future import FutureRows
+from sciseq.forecasting.intervals import central_levels
 from sciseq.forecasting.training_table import (
     check_context,
     check_lengths,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sciseq import LinearForecaster, NaiveForecaster, SMambaForecaster
 from sciseq.errors import CapabilityError
-from sciseq.forecasting import base
+from sciseq.forecasting import intervals
 from sciseq.forecasting.base import FORECASTER_RULES, BaseForecaster
 
 RNG = np.random.default_rng(0)
@@ -177,7 +177,7 @@ def test_naive_models_learn_nothing_so_every_training_window_counts():
 
 def test_many_windows_are_thinned_out_evenly(monkeypatch):
     whole = NaiveForecaster(horizon=1).fit(TABLE).calibration_residuals_
-    monkeypatch.setattr(base, "CALIBRATION_WINDOWS", 40)
+    monkeypatch.setattr(intervals, "CALIBRATION_WINDOWS", 40)
     few = NaiveForecaster(horizon=1).fit(TABLE).calibration_residuals_
     places = [int(np.flatnonzero((whole == one).all(axis=(1, 2)))[0]) for one in few]
     assert (len(few), places[0], places[-1]) == (40, 0, len(whole) - 1)
