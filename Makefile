@@ -24,8 +24,8 @@ endif
 export MPLBACKEND := Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow coverage lint format types docs notebooks bench \
-    wheel clean
+.PHONY: help setup demo test slow coverage lint format types names docs notebooks \
+    bench wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +68,10 @@ format: $(STAMP)  ## Mend style and format where a tool can
 
 types: $(STAMP)  ## Check the types
 	$(BIN)/mypy
+
+names: $(STAMP)  ## Write sciseq/__init__.pyi from the registry
+	$(BIN)/python -c 'from sciseq.registry import stub; print(stub(), end="")' \
+	  > sciseq/.names && mv sciseq/.names sciseq/__init__.pyi
 
 docs: $(STAMP)  ## Build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

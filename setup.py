@@ -10,7 +10,7 @@ setup(
     packages=[*find_packages(include=["sciseq", "sciseq.*"]), "sciseq._datasets"],
     package_dir={"sciseq._datasets": "datasets"},
     package_data={
-        "sciseq": ["py.typed"],
+        "sciseq": ["py.typed", "__init__.pyi"],
         "sciseq._datasets": ["README.md", "registry.toml"],
     },
 )

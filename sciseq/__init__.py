@@ -5,38 +5,15 @@ imports neither torch nor pandas.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sciseq.registry import METHODS as _METHODS
+from sciseq.registry import public_names as _public_names
 
 __version__ = "0.1.0.dev0"
 
-if TYPE_CHECKING:
-    from sciseq.data.datasets import list_datasets, load_dataset
-    from sciseq.forecasting.linear import LinearForecaster
-    from sciseq.forecasting.naive import NaiveForecaster
-    from sciseq.forecasting.smamba import SMambaForecaster
-    from sciseq.persistence import load
-    from sciseq.pipeline import ForecastPipeline
+_LAZY = _public_names()
 
-_LAZY: dict[str, str] = {
-    **{method.class_name: method.module_name for method in _METHODS},
-    "ForecastPipeline": "sciseq.pipeline",
-    "list_datasets": "sciseq.data.datasets",
-    "load": "sciseq.persistence",
-    "load_dataset": "sciseq.data.datasets",
-}
-
-__all__ = [
-    "ForecastPipeline",
-    "LinearForecaster",
-    "NaiveForecaster",
-    "SMambaForecaster",
-    "__version__",
-    "list_datasets",
-    "load",
-    "load_dataset",
-]
+__all__ = sorted([*_LAZY, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,8 @@
 Everything that needs to know which methods exist reads this table: the lazy public
 names of :mod:`sciseq`, :func:`sciseq.load` (a saved file names its class by registry
 name, never by import path), the command line and the methods page of the docs.
-A new method is one new file plus one entry here.
+A new method is one new file plus one entry here; ``make names`` then writes
+``sciseq/__init__.pyi``, which tells type checkers of the public names.
 """
 
 from dataclasses import dataclass
@@ -63,12 +64,77 @@ METHODS: tuple[Method, ...] = (
         data="forecasting",
     ),
     Method(
+        name="gateformer",
+        target="sciseq.forecasting.gateformer:GateformerForecaster",
+        title="Temporal and variate-wise attention, joined by gates",
+        paper="Gateformer, arXiv:2505.00307",
+        card="forecasting §3",
+        data="forecasting",
+    ),
+    Method(
+        name="mambamixer",
+        target="sciseq.forecasting.mambamixer:MambaMixerForecaster",
+        title="Selective mixers of time patches and variates (TSM2)",
+        paper="Behrouz et al., MambaMixer, arXiv:2403.19888",
+        card="forecasting §4",
+        data="forecasting",
+    ),
+    Method(
+        name="ar-net",
+        target="sciseq.forecasting.arnet:ARNetForecaster",
+        title="Autoregression, dense by exact least squares or sparse",
+        paper="Triebe et al., AR-Net, arXiv:1911.12436",
+        card="forecasting §5",
+        data="forecasting",
+    ),
+    Method(
+        name="itransformer",
+        target="sciseq.forecasting.itransformer:ITransformerForecaster",
+        title="Attention over variates, each series one token",
+        paper="Liu et al., iTransformer, arXiv:2310.06625",
+        card="forecasting §6",
+        data="forecasting",
+    ),
+    Method(
+        name="patchtst",
+        target="sciseq.forecasting.patchtst:PatchTSTForecaster",
+        title="Attention over patches of time, each variate by itself",
+        paper="Nie et al., A time series is worth 64 words, arXiv:2211.14730",
+        card="forecasting §6",
+        data="forecasting",
+    ),
+    Method(
         name="linear",
         target="sciseq.forecasting.linear:LinearForecaster",
         title="One linear map from lookback to horizon (DLinear, RLinear), exact",
         paper="Zeng et al., Are Transformers effective for time series forecasting?, "
         "arXiv:2205.13504; Li et al., Revisiting long-term time series forecasting, "
         "arXiv:2305.10721",
+        card="forecasting §6",
+        data="forecasting",
+    ),
+    Method(
+        name="statsmodels",
+        target="sciseq.forecasting.statsmodels_forecaster:StatsmodelsForecaster",
+        title="ETS, SARIMAX, Theta and AutoReg of statsmodels, one per series",
+        paper="Seabold and Perktold, Statsmodels, SciPy 2010",
+        card="forecasting §6",
+        data="forecasting",
+    ),
+    Method(
+        name="window",
+        target="sciseq.forecasting.window_forecaster:WindowForecaster",
+        title="Any scikit-learn regressor on lags and covariates",
+        paper="Bontempi et al., Machine learning strategies for time series "
+        "forecasting, eBISS 2012",
+        card="forecasting §6",
+        data="forecasting",
+    ),
+    Method(
+        name="ensemble",
+        target="sciseq.forecasting.ensemble:ForecastEnsemble",
+        title="Weighted mean of several forecasters",
+        paper="Bates and Granger, The combination of forecasts, 1969",
         card="forecasting §6",
         data="forecasting",
     ),
@@ -91,3 +157,32 @@ def method_by_name(name: str) -> Method | None:
 def method_by_class_name(class_name: str) -> Method | None:
     """Return the method whose public class is ``class_name``, or None."""
     return next((method for method in METHODS if method.class_name == class_name), None)
+
+
+OTHER_NAMES: dict[str, str] = {
+    "ForecastPipeline": "sciseq.pipeline",
+    "list_datasets": "sciseq.data.datasets",
+    "load": "sciseq.persistence",
+    "load_dataset": "sciseq.data.datasets",
+}
+"""Public names of :mod:`sciseq` that are no methods, and their modules."""
+
+
+def public_names() -> dict[str, str]:
+    """Return every lazy public name of :mod:`sciseq`, sorted, with its module."""
+    methods = {method.class_name: method.module_name for method in METHODS}
+    return dict(sorted((methods | OTHER_NAMES).items()))
+
+
+def stub() -> str:
+    """Return the text of ``sciseq/__init__.pyi``."""
+    lines = ["# Made by `make names`; type checkers read it.", ""]
+    by_module: dict[str, list[str]] = {}
+    for name, module in public_names().items():
+        by_module.setdefault(module, []).append(name)
+    lines += [
+        f"from {module} import {name} as {name}"
+        for module, names in sorted(by_module.items())
+        for name in names
+    ]
+    return "\n".join([*lines, "", "__version__: str", ""])

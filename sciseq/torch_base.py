@@ -57,6 +57,7 @@ TRAINING_RULES: dict[str, ParameterRule] = {
     "dropout": Real(0.0, 1.0, open_high=True),
     "learning_rate": Real(0.0, open_low=True),
     "learning_rate_schedule": Option(*SCHEDULES),
+    "weight_decay": Real(0.0),
     "batch_size": Integer(1),
     "max_epochs": Integer(1),
     "patience": AnyOf(Nothing(), Integer(1)),
@@ -84,6 +85,7 @@ class TorchEstimator(SequenceEstimator):
 
     learning_rate: float
     learning_rate_schedule: str
+    weight_decay: float = 0.0
     batch_size: int
     max_epochs: int
     patience: int | None
@@ -125,6 +127,7 @@ class TorchEstimator(SequenceEstimator):
         network = build_network(self._make_network, generator_for(seed, "weights"))
         if self.precision == "float64":
             network = network.double()
+        self._load_initial_weights(network)
         self.n_parameters_ = sum(one.numel() for one in network.parameters())
         epochs = self.max_epochs if refit_epochs is None else refit_epochs
         batches = make_batches(torch.device("cpu"))
@@ -150,6 +153,23 @@ class TorchEstimator(SequenceEstimator):
         self.stopped_ = result.stopped
         self.n_epochs_ = len(result.history)
 
+    def _initial_weights(self) -> Mapping[str, torch.Tensor] | None:
+        """Weights to start from instead of random ones, or None."""
+        return None
+
+    def _load_initial_weights(self, network: nn.Module) -> None:
+        weights = self._initial_weights()
+        if weights is None:
+            return
+        own = {name: one.shape for name, one in network.state_dict().items()}
+        if {name: one.shape for name, one in weights.items()} != own:
+            raise InputError(
+                "warm_start=True goes on from a network of another shape",
+                where=f"parameters of {type(self).__name__}",
+                hint="Keep the parameters of the network, or set warm_start=False.",
+            )
+        network.load_state_dict(weights)
+
     def _training_options(
         self,
         seed: int,
@@ -167,6 +187,7 @@ class TorchEstimator(SequenceEstimator):
             max_epochs=int(epochs),
             patience=self.patience,
             schedule=lambda epoch: schedule(epoch, epochs),
+            weight_decay=float(self.weight_decay),
             seed=seed,
             device=device,
             precision=self.precision,

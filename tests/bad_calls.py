@@ -20,7 +20,12 @@ import xarray as xr
 from scipy import sparse
 
 import sciseq
-from sciseq import LinearForecaster, NaiveForecaster, SMambaForecaster
+from sciseq import (
+    LinearForecaster,
+    NaiveForecaster,
+    PatchTSTForecaster,
+    SMambaForecaster,
+)
 from sciseq.data import from_long, load_dataset, long_horizon_split, to_long
 from sciseq.errors import (
     CapabilityError,
@@ -96,6 +101,13 @@ def table(column: str, row: int, value: Any) -> pd.DataFrame:
     changed = frame().astype(object) if isinstance(value, str) else frame()
     changed.loc[changed.index[row], column] = value
     return changed
+
+
+def known_ahead() -> pd.DataFrame:
+    """Rows after the end in which only column b is known."""
+    rows = frame(63)
+    rows.loc[rows.index[60:], ["a", "c"]] = np.nan
+    return rows
 
 
 def windows(n_rows: int = 6, n_columns: int = 3) -> np.ndarray:
@@ -507,9 +519,78 @@ BAD_CALLS: dict[str, list[BadCall]] = {
             model=linear(targets=["a", "a"])),
         fit("targets_none", "an empty list of targets", frame,
             InputError, "targets",
-            "targets=[] is not allowed: must name at least one column, each once",
-            EACH_ONCE,
+            "targets=[] leaves no column to forecast: at least one column is needed, "
+            "each once",
+            "Leave out repeated labels; targets=None forecasts every column without "
+            "another role.",
             model=linear(targets=[])),
+    ],
+    "Covariates and weights": [
+        fit("role_unknown", "a covariate misspelt",
+            lambda: frame().rename(columns={"a": "temperature"}),
+            InputError, "future_covariates",
+            "future_covariates name 'temprature' is not a column, the table has "
+            "['temperature', 'b', 'c']",
+            "Did you mean 'temperature'?",
+            model=mamba(future_covariates="temprature")),
+        fit("role_twice", "a column of two roles", frame,
+            InputError, "static_covariates",
+            "column 'a' has two roles: targets and static_covariates",
+            "Give each column one role; past values of a future covariate are used "
+            "without naming it twice.",
+            model=mamba(targets="a", static_covariates="a")),
+        fit("role_not_usable", "future covariates for a method that has no use for any",
+            frame,
+            CapabilityError, "future_covariates",
+            "PatchTSTForecaster cannot use future covariates",
+            "Leave out future_covariates, or take a method that uses them: see the "
+            "table of methods in the documentation.",
+            model=PatchTSTForecaster(
+                lookback=6, horizon=3, targets="a", future_covariates="b"
+            )),
+        fit("static_changes", "a static covariate that changes in time", frame,
+            DataQualityError, "column 'c', row 1 (2024-03-01 01:00:00)",
+            "a static covariate is missing or changes: …, then …",
+            "Fill it in, or name the column in past_covariates instead.",
+            model=mamba(targets="a", static_covariates="c")),
+        fit("weight_negative", "a negative weight",
+            lambda: frame().assign(c=-1.0),
+            DataQualityError, "column 'c', row 0 (2024-03-01 00:00:00)",
+            "a weight is -1.0, must be at least 0",
+            "Give every row a weight; 0 leaves it out of the loss.",
+            model=mamba(sample_weight="c")),
+        fit("weights_all_zero", "weights that are all zero",
+            lambda: frame().assign(c=0.0),
+            DataQualityError, "sample_weight",
+            "every weight is 0",
+            "Give the rows to learn from a weight above 0.",
+            model=mamba(sample_weight="c")),
+        use("future_unknown", "no rows with the future covariates", frame,
+            InputError, "X",
+            "future covariates are known for 0 rows after the last observed target, 3 "
+            "are needed",
+            "Append make_future() with their values filled in: "
+            "pandas.concat([X, future]).",
+            model=mamba(targets="a", future_covariates="b"), trained=known_ahead),
+        fit("holiday_unknown", "holidays of a country that there is not", frame,
+            InputError, "calendar",
+            "no holidays are known for 'XX': Country XX not available",
+            "Give an ISO code such as 'holiday:DE' or 'holiday:US-CA'.",
+            model=mamba(calendar=["holiday:XX"])),
+        fit("quantiles_without_median", "quantiles without the median", frame,
+            InputError, "parameters of SMambaForecaster",
+            "quantiles=(0.1, 0.9) must hold 0.5, which predict returns",
+            "Change with SMambaForecaster(...) or set_params(...).",
+            model=mamba(loss="quantile", quantiles=(0.1, 0.9))),
+        use("quantile_not_trained", "a quantile that the network was not trained for",
+            lambda: None,
+            CapabilityError, "quantiles",
+            "the network was trained for the quantiles [0.1, 0.5, 0.9], 0.3 is not "
+            "among them",
+            "Fit with quantiles=[0.1, 0.3, 0.5, 0.9].",
+            method="predict_quantiles",
+            options=lambda: {"quantiles": [0.3]},
+            model=mamba(loss="quantile", quantiles=(0.1, 0.5, 0.9))),
     ],
     "Containers": [
         fit("bad_11_path", "the name of a file", lambda: "data.csv",
@@ -748,8 +829,8 @@ BAD_CALLS: dict[str, list[BadCall]] = {
             model=linear(missing="drop")),
         fit("bad_17_scaler", "`scaler=\"standrad\"`", frame,
             InputError, "parameters of LinearForecaster",
-            "scaler='standrad' is not allowed: must be None or 'standard'. Did you "
-            "mean 'standard'?", change("LinearForecaster"),
+            "scaler='standrad' is not allowed: must be None or one of 'standard', "
+            "'series'. Did you mean 'standard'?", change("LinearForecaster"),
             model=linear(scaler="standrad")),
         fit("bad_17_alpha", "`alpha=-1`", frame,
             InputError, "parameters of LinearForecaster",
@@ -780,7 +861,7 @@ BAD_CALLS: dict[str, list[BadCall]] = {
             InputError, "parameters of SMambaForecaster",
             "d_model=0 is not allowed: must be an integer of at least 1; dropout=1.0 "
             "is not allowed: must be a number in [0, 1); loss='rmse' is not allowed: "
-            "must be one of 'mse', 'mae', 'huber'. Did you mean 'mse'?",
+            "must be one of 'mse', 'mae', 'huber', 'quantile'. Did you mean 'mse'?",
             change("SMambaForecaster"),
             model=mamba(d_model=0, dropout=1.0, loss="rmse")),
         fit("bad_17_season_and_lookback", "a season longer than the lookback", frame,
@@ -915,7 +996,8 @@ BAD_CALLS: dict[str, list[BadCall]] = {
            lambda folder: forecast_scorer("msee", context=6),
            InputError, "metric",
            "no metric is called 'msee'. Did you mean 'mse'?",
-           "Metrics are mse, mae, rmse, smape, bias, r2, mase, rmsse."),
+           "Metrics are mse, mae, rmse, smape, bias, r2, mase, rmsse, pinball, crps, "
+           "interval_score, coverage."),
         do("context_below_lookback", "a scorer with less context than the lookback",
            lambda folder: forecast_scorer("mse", context=3)(
                linear().fit(frame()), frame()),

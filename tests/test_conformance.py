@@ -7,9 +7,22 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import Ridge
 from sklearn.utils.estimator_checks import check_estimator as check_by_sklearn
 
-from sciseq import LinearForecaster, NaiveForecaster, SMambaForecaster
+from sciseq import (
+    ARNetForecaster,
+    ForecastEnsemble,
+    GateformerForecaster,
+    ITransformerForecaster,
+    LinearForecaster,
+    MambaMixerForecaster,
+    NaiveForecaster,
+    PatchTSTForecaster,
+    SMambaForecaster,
+    StatsmodelsForecaster,
+    WindowForecaster,
+)
 from sciseq.errors import InputError
 from sciseq.testing import check_estimator, checks_for
 
@@ -19,7 +32,26 @@ DECLARED_FAILURES = {
     "check_methods_subset_invariance": "a forecast needs all rows of the lookback",
 }
 
+TINY = {"d_model": 8, "n_layers": 1, "max_epochs": 1, "random_state": 0}
+HEADS = {**TINY, "n_heads": 2}
+
 ON_TABLES = {
+    "gateformer": GateformerForecaster(lookback=3, horizon=2, **HEADS),
+    "mambamixer": MambaMixerForecaster(lookback=3, horizon=2, **TINY),
+    "ar-net": ARNetForecaster(lookback=3, horizon=2),
+    "itransformer": ITransformerForecaster(lookback=3, horizon=2, **HEADS),
+    "patchtst": PatchTSTForecaster(lookback=3, horizon=2, **HEADS),
+    "statsmodels": StatsmodelsForecaster(
+        model="autoreg", lookback=3, horizon=2, season_length=1
+    ),
+    "window": WindowForecaster(lookback=3, horizon=2, regressor=Ridge()),
+    "ensemble": ForecastEnsemble(
+        forecasters=[
+            ("last", NaiveForecaster(lookback=3, horizon=2)),
+            ("linear", LinearForecaster(lookback=3, horizon=2)),
+        ],
+        horizon=2,
+    ),
     "naive-last": NaiveForecaster(lookback=3, horizon=2),
     "naive-seasonal": NaiveForecaster(
         strategy="seasonal", season_length=2, lookback=3, horizon=2
@@ -32,6 +64,29 @@ ON_TABLES = {
 }
 
 FORECASTERS = {
+    "gateformer": GateformerForecaster(lookback=6, horizon=3, **HEADS),
+    "mambamixer": MambaMixerForecaster(lookback=6, horizon=3, **TINY),
+    "ar-net": ARNetForecaster(lookback=6, horizon=3),
+    "ar-net-recursive": ARNetForecaster(
+        lookback=6, horizon=2, strategy="recursive", sparsity=0.5, refit_on_all=True
+    ),
+    "itransformer": ITransformerForecaster(lookback=6, horizon=3, **HEADS),
+    "itransformer-gated": ITransformerForecaster(
+        lookback=6, horizon=3, gated=True, loss="quantile", **HEADS
+    ),
+    "patchtst": PatchTSTForecaster(lookback=6, horizon=3, **HEADS),
+    "statsmodels": StatsmodelsForecaster(
+        model="autoreg", lookback=6, horizon=3, season_length=1
+    ),
+    "window": WindowForecaster(lookback=6, horizon=3, regressor=Ridge()),
+    "ensemble": ForecastEnsemble(
+        forecasters=[
+            ("last", NaiveForecaster(lookback=4, horizon=3)),
+            ("linear", LinearForecaster(lookback=6, horizon=3)),
+        ],
+        weights="inverse_error",
+        horizon=3,
+    ),
     "naive-last": NaiveForecaster(lookback=4, horizon=2),
     "naive-seasonal": NaiveForecaster(strategy="seasonal", season_length=6, horizon=3),
     "rlinear": LinearForecaster(lookback=6, horizon=3),
@@ -152,8 +207,8 @@ class MovesGlobalState(NaiveForecaster):
 
 
 class LooksTooFarBack(NaiveForecaster):
-    def _forecast(self, inputs, marks):
-        return super()._forecast(inputs, marks) + inputs[:, :1].mean()
+    def _forecast(self, inputs):
+        return super()._forecast(inputs) + inputs.values[:, :1].mean()
 
     @property
     def _context_length(self):
@@ -175,13 +230,13 @@ class KeepsNothingOnFailure(NaiveForecaster):
 
 
 class ForgetsUnits(NaiveForecaster):
-    def _forecast(self, inputs, marks):
-        return super()._forecast(inputs, marks) + 1.0
+    def _forecast(self, inputs):
+        return super()._forecast(inputs) + 1.0
 
 
 class LeaksBetweenSeries(NaiveForecaster):
-    def _forecast(self, inputs, marks):
-        return super()._forecast(inputs, marks) + inputs.mean() * 1e-3
+    def _forecast(self, inputs):
+        return super()._forecast(inputs) + inputs.values.mean() * 1e-3
 
 
 class IsNeverTheSame(NaiveForecaster):
@@ -189,8 +244,8 @@ class IsNeverTheSame(NaiveForecaster):
         super()._fit(training, validation)
         self.jitter_ = np.random.default_rng().normal()
 
-    def _forecast(self, inputs, marks):
-        return super()._forecast(inputs, marks) + self.jitter_
+    def _forecast(self, inputs):
+        return super()._forecast(inputs) + self.jitter_
 
 
 class RepairsSilently(NaiveForecaster):
@@ -237,8 +292,8 @@ class KeepsStateInItsClass(NaiveForecaster):
         type(self).n_fits += 1
         self.offset_ = 1e-3 * self.n_fits
 
-    def _forecast(self, inputs, marks):
-        return super()._forecast(inputs, marks) + self.offset_
+    def _forecast(self, inputs):
+        return super()._forecast(inputs) + self.offset_
 
 
 class TakesAnyName(NaiveForecaster):

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from sciseq import metrics as module
 from sciseq.errors import (
     DataQualityError,
     InputError,
@@ -20,9 +19,11 @@ from sciseq.metrics import (
     ForecastErrors,
     SeasonalScale,
     forecast_errors,
+    point,
     seasonal_scale,
 )
 
+POINT = [name for name, metric in METRICS.items() if metric.judges == "forecast"]
 SHAPE = (37, 5, 3)  # window, step, target
 
 
@@ -162,7 +163,7 @@ def test_mean_of_batch_means_would_be_wrong():
 def test_large_batches_are_pooled_in_pieces(monkeypatch):
     truth, forecast = example()
     whole = ForecastErrors().update(truth, forecast).result()
-    monkeypatch.setattr(module, "_PIECE", 16)
+    monkeypatch.setattr(point, "_PIECE", 16)
     assert_same(ForecastErrors().update(truth, forecast).result(), whole)
 
 
@@ -372,10 +373,10 @@ def test_scale_must_be_made_by_seasonal_scale(scale):
 def test_forecast_errors_returns_what_was_asked_for():
     truth, forecast = example()
     scale = seasonal_scale(truth.reshape(-1, 3))
-    found = forecast_errors(truth, forecast, metrics=list(METRICS), scale=scale)
+    found = forecast_errors(truth, forecast, metrics=POINT, scale=scale)
     expected = ForecastErrors(scale).update(truth, forecast).result().overall
     assert found == expected
-    assert list(found) == list(METRICS)
+    assert list(found) == POINT
     assert list(forecast_errors(truth, forecast, metrics=["mae"])) == ["mae"]
 
 
@@ -390,11 +391,14 @@ def test_forecast_errors_refuses_unknown_metrics_and_missing_scales():
         forecast_errors([[1.0]], [[1.0]], metrics=["rmses"])
     with pytest.raises(InputError, match="seasonal_scale"):
         forecast_errors([[1.0]], [[1.0]], metrics=["mase"])
+    with pytest.raises(InputError, match=r"judges quantiles.*QuantileErrors"):
+        forecast_errors([[1.0]], [[1.0]], metrics=["crps"])
 
 
 def test_metric_table_says_which_direction_is_better():
     directions = {name: METRICS[name].direction for name in METRICS}
     assert directions.pop("r2") == "greater"
+    assert directions.pop("coverage") == "nominal"
     assert directions.pop("bias") == "zero"
     assert set(directions.values()) == {"lower"}
     scaled = {name for name in METRICS if METRICS[name].needs_scale}
@@ -402,11 +406,11 @@ def test_metric_table_says_which_direction_is_better():
     # A worse forecast must move every metric in the other direction.
     truth, forecast = example()
     scale = seasonal_scale(truth.reshape(-1, 3))
-    good = forecast_errors(truth, forecast, metrics=list(METRICS), scale=scale)
+    good = forecast_errors(truth, forecast, metrics=POINT, scale=scale)
     worse = truth + 3 * np.abs(forecast - truth)
-    bad = forecast_errors(truth, worse, metrics=list(METRICS), scale=scale)
-    for name, metric in METRICS.items():
-        if metric.direction == "greater":
+    bad = forecast_errors(truth, worse, metrics=POINT, scale=scale)
+    for name in POINT:
+        if METRICS[name].direction == "greater":
             assert bad[name] < good[name]
         else:
             assert abs(bad[name]) > abs(good[name])

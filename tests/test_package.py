@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import sciseq
-from sciseq.registry import METHODS, method_by_class_name, method_by_name
+from sciseq.registry import METHODS, method_by_class_name, method_by_name, stub
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "sciseq"
@@ -205,10 +205,18 @@ def test_classical_parts_do_without_torch() -> None:
 
 def test_public_names() -> None:
     assert sciseq.__all__ == [
+        "ARNetForecaster",
+        "ForecastEnsemble",
         "ForecastPipeline",
+        "GateformerForecaster",
+        "ITransformerForecaster",
         "LinearForecaster",
+        "MambaMixerForecaster",
         "NaiveForecaster",
+        "PatchTSTForecaster",
         "SMambaForecaster",
+        "StatsmodelsForecaster",
+        "WindowForecaster",
         "__version__",
         "list_datasets",
         "load",
@@ -216,6 +224,11 @@ def test_public_names() -> None:
     ]
     assert sciseq.__all__ == sorted(sciseq.__all__)
     assert set(sciseq.__all__) <= set(dir(sciseq))
+
+
+def test_type_checkers_know_the_public_names() -> None:
+    made = (PACKAGE / "__init__.pyi").read_text(encoding="utf-8")
+    assert made == stub(), "run `make names`"
 
 
 @pytest.mark.parametrize("name", sciseq.__all__)

@@ -3,6 +3,10 @@
 The features and their scaling are those of the long-horizon forecasting papers:
 minute/59, hour/23, dayofweek/6, (day - 1)/30, (dayofyear - 1)/365, second/59,
 (month - 1)/11, (isoweek - 1)/52, each minus 0.5. Local wall-clock time counts.
+
+Holidays are a feature as well, ``"holiday:DE"`` or ``"holiday:US-CA"`` (a country and,
+if wanted, a part of it): 0.5 on a public holiday, else -0.5. They come from the package
+`holidays <https://holidays.readthedocs.io>`_.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sciseq.data.timeline import Step
-from sciseq.errors import InputError, nearest_name
+from sciseq.errors import InputError, MissingDependencyError, nearest_name
 
 __all__ = [
     "CALENDAR_FEATURES",
     "calendar_features",
     "calendar_for_step",
+    "is_calendar_feature",
     "season_for_step",
 ]
 
@@ -31,6 +36,8 @@ CALENDAR_FEATURES: dict[str, Callable[[Any], Any]] = {
     "week": lambda index: (index.isocalendar().week.to_numpy() - 1) / 52.0,
     "month": lambda index: (index.month - 1) / 11.0,
 }
+
+_HOLIDAY = "holiday:"
 
 # By the length of a step in seconds: the features that can change between rows.
 _DAILY = ("dayofweek", "day", "dayofyear")
@@ -108,7 +115,7 @@ def calendar_features(index: Any, names: Sequence[str]) -> npt.NDArray[np.float3
     index : pandas.DatetimeIndex or pandas.PeriodIndex
         Timestamps.
     names : sequence of str
-        Keys of ``CALENDAR_FEATURES``.
+        Keys of ``CALENDAR_FEATURES``, or ``"holiday:<country>"``.
 
     Returns
     -------
@@ -118,7 +125,9 @@ def calendar_features(index: Any, names: Sequence[str]) -> npt.NDArray[np.float3
     Raises
     ------
     InputError
-        For an unknown feature, or an index that carries no dates.
+        For an unknown feature or country, or an index that carries no dates.
+    MissingDependencyError
+        For holidays without the package ``holidays``.
 
     Examples
     --------
@@ -128,7 +137,7 @@ def calendar_features(index: Any, names: Sequence[str]) -> npt.NDArray[np.float3
     """
     import pandas as pd
 
-    unknown = [name for name in names if name not in CALENDAR_FEATURES]
+    unknown = [name for name in names if not is_calendar_feature(name)]
     if unknown:
         raise InputError(
             f"calendar feature {unknown[0]!r} is unknown, allowed are "
@@ -146,7 +155,52 @@ def calendar_features(index: Any, names: Sequence[str]) -> npt.NDArray[np.float3
             where="calendar",
             hint="Fit with calendar=None, or give a table with a DatetimeIndex.",
         )
-    columns = [np.asarray(CALENDAR_FEATURES[name](index)) - 0.5 for name in names]
+    columns = [
+        np.asarray(
+            _is_holiday(index, name.removeprefix(_HOLIDAY))
+            if name.startswith(_HOLIDAY)
+            else CALENDAR_FEATURES[name](index)
+        )
+        - 0.5
+        for name in names
+    ]
     if not columns:
         return np.empty((len(index), 0), dtype=np.float32)
     return np.stack(columns, axis=1).astype(np.float32)
+
+
+def is_calendar_feature(name: Any) -> bool:
+    """Tell whether a name stands for a calendar feature.
+
+    Examples
+    --------
+    >>> [is_calendar_feature(name) for name in ("hour", "holiday:DE", "load", 3)]
+    [True, True, False, False]
+    """
+    is_holiday = isinstance(name, str) and name.startswith(_HOLIDAY)
+    return is_holiday or (isinstance(name, str) and name in CALENDAR_FEATURES)
+
+
+def _is_holiday(index: Any, place: str) -> npt.NDArray[np.float64]:
+    """1 on the public holidays of a country ("DE") or a part of it ("US-CA")."""
+    try:
+        import holidays
+    except ImportError:
+        raise MissingDependencyError(
+            f"the calendar feature 'holiday:{place}' needs the package holidays",
+            where="calendar",
+            hint="pip install 'sciseq[holidays]'",
+        ) from None
+    country, _, part = place.partition("-")
+    years = range(index[0].year, index[-1].year + 1) if len(index) else range(0)
+    try:
+        days = holidays.country_holidays(country, subdiv=part or None, years=years)
+    except NotImplementedError as error:
+        raise InputError(
+            f"no holidays are known for {place!r}: {error}",
+            where="calendar",
+            hint="Give an ISO code such as 'holiday:DE' or 'holiday:US-CA'.",
+        ) from None
+    dates = index.tz_localize(None).normalize()
+    known = np.array(sorted(days), dtype="datetime64[D]")
+    return np.isin(dates.to_numpy().astype("datetime64[D]"), known).astype(np.float64)

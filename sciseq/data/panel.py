@@ -72,6 +72,8 @@ class Panel:
         Builds the caller's container from forecasts.
     is_windows : bool
         True for ready-made windows (3-D arrays), which carry no time.
+    ahead : tuple of ndarray of shape (n_rows_ahead, n_columns), or None
+        Rows after the end of each series in which only covariates are known.
     """
 
     values: tuple[FloatArray, ...]
@@ -80,6 +82,7 @@ class Panel:
     columns: tuple[Hashable, ...] | None
     layout: Layout
     is_windows: bool = False
+    ahead: tuple[FloatArray, ...] | None = None
 
     @property
     def n_series(self) -> int:
@@ -128,6 +131,9 @@ class Panel:
         return replace(
             self,
             values=tuple(values[:, chosen] for values in self.values),
+            ahead=None
+            if self.ahead is None
+            else tuple(values[:, chosen] for values in self.ahead),
             columns=None
             if self.columns is None
             else tuple(self.columns[position] for position in chosen),

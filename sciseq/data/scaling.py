@@ -1,14 +1,18 @@
-"""Column-wise standardisation that knows missing values and constant columns."""
+"""Standardisation by column, or by series and column; knows missing values.
+
+Axis legend: S series, n windows, C columns.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from sciseq.data.panel import FloatArray
 from sciseq.errors import InputError, NumericalError
 
-__all__ = ["ColumnScaler"]
+__all__ = ["ColumnScaler", "SeriesScaler"]
 
 
 @dataclass(frozen=True)
@@ -85,3 +89,64 @@ class ColumnScaler:
                 where="scaler",
                 hint="Give the columns of fit.",
             )
+
+
+@dataclass(frozen=True)
+class SeriesScaler:
+    """``z = (x - mean) / scale`` with a mean and scale of its own for each series.
+
+    One row of statistics stands for every series when all share them.
+
+    Parameters
+    ----------
+    mean, scale : ndarray of shape (S, C) or (1, C)
+        Statistics of each series.
+
+    Examples
+    --------
+    >>> rows = [np.array([[1.0], [3.0]]), np.array([[10.0], [30.0]])]
+    >>> scaler = SeriesScaler.fit(rows)
+    >>> scaler.transform(rows[1], 1).ravel().tolist()
+    [-1.0, 1.0]
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+
+    @classmethod
+    def fit(cls, series: Sequence[FloatArray]) -> "SeriesScaler":
+        """Learn the statistics of each series from its own rows."""
+        each = [ColumnScaler.fit([values]) for values in series]
+        return cls(
+            np.stack([one.mean for one in each]), np.stack([one.scale for one in each])
+        )
+
+    @classmethod
+    def shared(cls, scaler: ColumnScaler) -> "SeriesScaler":
+        """Statistics that are the same for every series."""
+        return cls(scaler.mean[None], scaler.scale[None])
+
+    def select(self, columns: Sequence[int]) -> "SeriesScaler":
+        """Return the scaler of some of the columns."""
+        chosen = list(columns)
+        return SeriesScaler(self.mean[:, chosen], self.scale[:, chosen])
+
+    def transform(self, values: FloatArray, series: int) -> FloatArray:
+        """Scale the rows (n_rows, C) of one series."""
+        mean, scale = self._of(np.array([series]))
+        return np.asarray((values - mean[0]) / scale[0])
+
+    def inverse_transform(
+        self, windows: FloatArray, series: npt.NDArray[np.int64]
+    ) -> FloatArray:
+        """Undo :meth:`transform` on windows (n, H, C) of the given series (n,)."""
+        mean, scale = self._of(series)
+        return np.asarray(windows * scale + mean)
+
+    def scale_of(self, series: npt.NDArray[np.int64]) -> FloatArray:
+        """Scales of some series, of shape (n, 1, C)."""
+        return self._of(series)[1]
+
+    def _of(self, series: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+        rows = np.zeros_like(series) if len(self.mean) == 1 else series
+        return self.mean[rows][:, None], self.scale[rows][:, None]

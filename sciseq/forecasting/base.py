@@ -1,17 +1,17 @@
 """The forecaster contract: what every forecaster does, whatever its method.
 
 Axis legend: n windows or series, L lookback, H horizon, C columns, T targets,
-M calendar features.
+M calendar features, K channels known ahead.
 
 A method implements two hooks on scaled values: ``_fit`` learns from a
-:class:`~sciseq.data.windows.WindowSet`, and ``_forecast`` maps windows of inputs
-(n, L, C) to forecasts (n, H, T). Containers, roles, time, missing values, scaling,
-validation tails, rolling forward and intervals live here, once.
+:class:`~sciseq.data.windows.WindowSet`, and ``_forecast`` maps
+:class:`~sciseq.data.windows.WindowInputs` to forecasts (n, H, T). Containers, roles,
+time, missing values, scaling, weights and validation tails live here, once;
+forecasting is in :mod:`sciseq.forecasting.predicting`.
 """
 
-import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -22,62 +22,69 @@ from sciseq.base import SequenceEstimator
 from sciseq.data.containers import read_panel
 from sciseq.data.missing import apply_missing_choice
 from sciseq.data.panel import FloatArray, Panel, located
-from sciseq.data.scaling import ColumnScaler
+from sciseq.data.scaling import ColumnScaler, SeriesScaler
 from sciseq.data.timeline import Step
-from sciseq.data.windows import WindowSet, window_starts
-from sciseq.errors import (
-    CapabilityError,
-    InputError,
-    NumericalError,
-    SciSeqWarning,
-)
+from sciseq.data.windows import WindowInputs, WindowSet
+from sciseq.errors import CapabilityError, InputError
+from sciseq.forecasting import roles
 from sciseq.forecasting import training_table as table
-from sciseq.forecasting.future import FutureRows
-from sciseq.forecasting.intervals import ConformalIntervals
-from sciseq.metrics import ForecastErrors
+from sciseq.forecasting.predicting import Predicting
 from sciseq.parameters import AnyOf, Boolean, Instance, Integer, Nothing, Option, Real
 from sciseq.parameters import Rule as ParameterRule
 
 __all__ = ["FORECASTER_RULES", "BaseForecaster"]
 
-# Windows per step of a long evaluation: large enough to be fast, small enough that a
-# year of hourly data never stands in memory as windows.
-WINDOWS_PER_CHUNK = 512
+_LABELS = AnyOf(
+    Nothing(), Instance("a column label or a list of them", str, int, list, tuple)
+)
 
 FORECASTER_RULES: dict[str, ParameterRule] = {
     "lookback": Integer(1),
     "horizon": Integer(1),
-    "targets": AnyOf(
-        Nothing(), Instance("a column label or a list of them", str, int, list, tuple)
-    ),
+    "targets": _LABELS,
+    "past_covariates": _LABELS,
+    "future_covariates": _LABELS,
+    "static_covariates": _LABELS,
+    "sample_weight": AnyOf(Nothing(), Instance("a column label", str, int, tuple)),
+    "time_decay": AnyOf(Nothing(), Real(0.0, open_low=True)),
     "calendar": AnyOf(
         Nothing(),
         Option("auto"),
         Instance("a list of calendar features", list, tuple),
     ),
     "missing": Option("error", "mask", "interpolate"),
-    "scaler": AnyOf(Nothing(), Option("standard")),
+    "scaler": AnyOf(Nothing(), Option("standard", "series")),
     "variates": Option("fixed", "any"),
     "validation_fraction": Real(0.0, 1.0, open_high=True),
     "refit_on_all": Boolean(),
+    "nonnegative": Boolean(),
 }
 
 
-class BaseForecaster(ConformalIntervals, SequenceEstimator, metaclass=ABCMeta):
+class BaseForecaster(Predicting, SequenceEstimator, metaclass=ABCMeta):
     """Base of all forecasters; see the contract page of the documentation."""
 
     _parameter_rules: ClassVar[dict[str, ParameterRule]] = FORECASTER_RULES
+
+    # Kinds of covariates that a method can use: "past", "future", "static".
+    _covariates: ClassVar[frozenset[str]] = frozenset({"past"})
 
     # Parameters that every forecaster has; a method sets its own defaults.
     lookback: Any
     horizon: int
     missing: str
     targets: Any
+    past_covariates: Any = None
+    future_covariates: Any = None
+    static_covariates: Any = None
+    sample_weight: Any = None
+    time_decay: float | None = None
     calendar: Any = None
     scaler: str | None = None
     variates: str = "fixed"
     validation_fraction: float = 0.0
     refit_on_all: bool = False
+    nonnegative: bool = False
 
     # ------------------------------------------------------------------ hooks
 
@@ -86,15 +93,26 @@ class BaseForecaster(ConformalIntervals, SequenceEstimator, metaclass=ABCMeta):
         """Learn from windows of scaled values."""
 
     @abstractmethod
-    def _forecast(
-        self, inputs: FloatArray, marks: npt.NDArray[np.float32] | None
-    ) -> FloatArray:
-        """Map scaled inputs (n, L, C) to scaled forecasts (n, H, T)."""
+    def _forecast(self, inputs: WindowInputs) -> FloatArray:
+        """Map scaled inputs to scaled forecasts (n, H, T)."""
 
     @property
     def _context_length(self) -> int:
         """Rows that a forecast looks back on."""
         return int(self.lookback)
+
+    @property
+    def _n_known(self) -> int:
+        """Number of channels K that are known ahead; 0 before fit."""
+        return sum(
+            len(getattr(self, name, ()))
+            for name in ("future_positions_", "future_calendar_")
+        )
+
+    @property
+    def _n_static(self) -> int:
+        """Number of static covariates S; 0 before fit."""
+        return len(getattr(self, "static_positions_", ()))
 
     def _is_complete(self) -> bool:
         """Tell whether learning came to its own end."""
@@ -138,6 +156,7 @@ class BaseForecaster(ConformalIntervals, SequenceEstimator, metaclass=ABCMeta):
         before = self._fitted_attributes()
         try:
             self._forget()
+            self._begin_from(before)
             self._fit_panel(X, y, validation_data)
         except BaseException:
             # A failed fit leaves the estimator as it was.
@@ -145,18 +164,23 @@ class BaseForecaster(ConformalIntervals, SequenceEstimator, metaclass=ABCMeta):
             for name, value in before.items():
                 setattr(self, name, value)
             raise
+        finally:
+            self._begin_from({})
         return self
+
+    def _begin_from(self, before: Mapping[str, Any]) -> None:
+        """Take up what an earlier fit learnt, or let it go; by default nothing."""
 
     def _fit_panel(self, X: Any, y: Any, validation_data: Any) -> None:
         panel, truth = table.read_training(X, y)
         self._set_features(panel.columns, panel.n_columns)
-        self.target_positions_ = table.target_positions(panel, self.targets)
+        self._settle_roles(panel)
         self._check_variates()
         self.columns_ = panel.columns
         self.step_: Step | None = table.common_step(panel)
         self.calendar_ = table.calendar_names(self.calendar, self.step_, panel)
         self._prepare()
-        panel = self._clean(panel, truth)
+        panel = self._clean(self._part_ahead(panel), truth)
         L = self._context_length
         if validation_data is None:
             training, validation = table.split_tail(
@@ -170,10 +194,27 @@ class BaseForecaster(ConformalIntervals, SequenceEstimator, metaclass=ABCMeta):
         if self.refit_on_all and has_tail and self._is_complete():
             before = self._target_scaler().scale
             self._set_scaler(panel)
-            self._refit(self._windows(panel))
-            self._rescale_residuals(before / self._target_scaler().scale)
+            self._refit(self._training_windows(panel))
+            if self.series_scaler_ is None:
+                self._rescale_residuals(before / self._target_scaler().scale)
         self.context_ = None if panel.is_windows else _own(panel.rows(-L))
         self.constant_targets_ = table.constant_columns(panel, self.target_positions_)
+
+    def _settle_roles(self, panel: Panel) -> None:
+        given = {role: getattr(self, role) for role in roles.ROLES}
+        settled = roles.settle(panel, given, self._covariates, type(self).__name__)
+        self.target_positions_ = settled.targets
+        self.input_positions_ = settled.inputs
+        self.future_positions_ = settled.future
+        self.static_positions_ = settled.static
+        self.weight_position_ = settled.weight
+        self.future_calendar_ = settled.future_calendar
+
+    def _part_ahead(self, panel: Panel) -> Panel:
+        """Part the rows in which only covariates are known from the series."""
+        return roles.split_ahead(
+            panel, self.target_positions_.tolist(), self.future_positions_.tolist()
+        )
 
     def _prepare(self) -> None:
         """Settle what depends on the data's step, before rows are counted."""
@@ -195,11 +236,12 @@ class BaseForecaster(ConformalIntervals, SequenceEstimator, metaclass=ABCMeta):
                 self.horizon,
             )
         table.check_lengths(panel, self._context_length, self.horizon)
+        roles.check_static(panel, self.static_positions_)
         return panel
 
     def _learn(self, training: Panel, validation: Panel | None) -> None:
         self._set_scaler(training)
-        rows = self._windows(training)
+        rows = self._training_windows(training)
         held_out = None if validation is None else self._windows(validation)
         self._fit(rows, held_out)
         self._calibrate(self._calibration_windows(rows, held_out))
@@ -211,77 +253,74 @@ class BaseForecaster(ConformalIntervals, SequenceEstimator, metaclass=ABCMeta):
         return validation
 
     def _set_scaler(self, panel: Panel) -> None:
+        self.series_scaler_: SeriesScaler | None = None
+        self.series_ids_: tuple[Any, ...] = ()
         if self.scaler is None:
             self.scaler_ = ColumnScaler.identity(panel.n_columns)
-        else:
-            self.scaler_ = ColumnScaler.fit(panel.values)
+            return
+        self.scaler_ = ColumnScaler.fit(panel.values)
+        if self.scaler == "series":
+            self.series_scaler_ = self._keep_static(SeriesScaler.fit(panel.values))
+            self.series_ids_ = panel.series_ids
 
-    def _windows(self, panel: Panel, *, horizon: int | None = None) -> WindowSet:
-        """Windows of scaled values over all rows of a panel."""
-        scaler = self._scaler_for(panel)
-        marks = None
-        if self.calendar_:
-            marks = [table.marks(index, self.calendar_) for index in panel.times]
-        return WindowSet.over(
-            [scaler.transform(values) for values in panel.values],
-            self._context_length,
-            self.horizon if horizon is None else horizon,
-            marks=marks,
-        )
+    def _keep_static(self, scaler: SeriesScaler) -> SeriesScaler:
+        """Scale static covariates alike in all series: alone they would vanish."""
+        mean, scale = scaler.mean.copy(), scaler.scale.copy()
+        mean[:, self.static_positions_] = self.scaler_.mean[self.static_positions_]
+        scale[:, self.static_positions_] = self.scaler_.scale[self.static_positions_]
+        return SeriesScaler(mean, scale)
+
+    def _scaler_for(self, panel: Panel) -> SeriesScaler:
+        """Scaler of the series of a panel.
+
+        With ``scaler="series"`` a series that fit has not seen is scaled by its first
+        ``lookback`` rows, which is all that is known before its first forecast.
+        """
+        if self.variates == "any" and self.scaler is None:
+            return SeriesScaler.shared(ColumnScaler.identity(panel.n_columns))
+        if self.series_scaler_ is None:
+            return SeriesScaler.shared(self.scaler_)
+        place = {label: number for number, label in enumerate(self.series_ids_)}
+        L = self._context_length
+        rows = []
+        for label, values in zip(panel.series_ids, panel.values, strict=True):
+            if label in place:
+                known = self.series_scaler_
+                rows.append((known.mean[place[label]], known.scale[place[label]]))
+            else:
+                one = ColumnScaler.fit([values[:L]])
+                rows.append((one.mean, one.scale))
+        mean, scale = (np.stack(part) for part in zip(*rows, strict=True))
+        return self._keep_static(SeriesScaler(mean, scale))
 
     def _target_scaler(self) -> ColumnScaler:
         return self.scaler_.select([int(one) for one in self.target_positions_])
 
-    def _scaler_for(self, panel: Panel) -> ColumnScaler:
-        if self.variates == "any" and self.scaler is None:
-            return ColumnScaler.identity(panel.n_columns)
-        return self.scaler_
+    def _training_windows(self, panel: Panel) -> WindowSet:
+        return self._windows(panel, half_life=self.time_decay)
 
-    # ---------------------------------------------------------------- predict
+    def _windows(self, panel: Panel, *, half_life: float | None = None) -> WindowSet:
+        """Windows of scaled values over all rows of a panel."""
+        scaler = self._scaler_for(panel)
+        weights = roles.row_weights(panel, self.weight_position_, half_life)
+        return WindowSet.over(
+            [scaler.transform(values, one) for one, values in enumerate(panel.values)],
+            self._context_length,
+            self.horizon,
+            marks=self._marks(panel, self.calendar_),
+            known_columns=self.future_positions_.tolist(),
+            future_marks=self._marks(panel, self.future_calendar_),
+            weights=weights,
+        )
 
-    def predict(self, X: Any = None, *, horizon: int | None = None) -> Any:
-        """Forecast the rows after the end of the training data, or of ``X``.
+    def _marks(
+        self, panel: Panel, names: tuple[str, ...]
+    ) -> list[npt.NDArray[np.float32]] | None:
+        if not names:
+            return None
+        return [table.marks(index, names) for index in panel.times]
 
-        Parameters
-        ----------
-        X : same kinds of container as in fit, optional
-            At least ``lookback`` rows with the columns of fit, matched by name. By
-            default the forecast continues the training data.
-        horizon : int, optional
-            Rows to forecast. A longer horizon than the fitted one rolls forward on
-            the model's own forecasts, with a warning.
-
-        Returns
-        -------
-        Same kind of container as X (or as the training data)
-            ``horizon`` rows of the targets per series, in the units of the data,
-            with the labels of the future rows.
-
-        Raises
-        ------
-        NotFittedError
-            Before fit.
-        InputError
-            For too few rows, or other columns than in fit.
-        DataQualityError
-            For NaN, infinity or irregular times.
-        """
-        panel = self._prediction_panel(X)
-        n_rows = self._check_horizon(horizon)
-        future = FutureRows.after(panel, self._step_of(panel), n_rows)
-        forecasts = self._roll_forward(panel, future, n_rows)
-        return self._write(panel, forecasts, future)
-
-    def _check_horizon(self, horizon: int | None) -> int:
-        if horizon is None:
-            return int(self.horizon)
-        if not Integer(1).allows(horizon):
-            raise InputError(
-                f"horizon={horizon!r} is not allowed: must be an integer of at least 1",
-                where="predict",
-                hint=f"Give a number of rows; by default {self.horizon}, as in fit.",
-            )
-        return int(horizon)
+    # ---------------------------------------------------------------- reading
 
     def _prediction_panel(self, X: Any) -> Panel:
         self._check_is_fitted()
@@ -295,16 +334,27 @@ class BaseForecaster(ConformalIntervals, SequenceEstimator, metaclass=ABCMeta):
                     hint="Give the windows to forecast from: predict(X).",
                 )
             return self.context_
-        panel = self._match(read_panel(X, last_rows=L))
+        # Where the last observed target stands is known only from all rows.
+        needed = None if len(self.future_positions_) else L
+        panel = self._part_ahead(self._match(read_panel(X, last_rows=needed)))
         table.check_context(panel, L)
-        return apply_missing_choice(panel, self.missing).rows(-L)
+        panel = apply_missing_choice(panel, self.missing).rows(-L)
+        roles.check_static(panel, self.static_positions_)
+        return panel
+
+    def _evaluation_panel(self, X: Any, y: Any = None) -> Panel:
+        """Read rows that hold both context and truth, as scoring needs them."""
+        panel, truth = table.read_training(X, y, warn=False)
+        panel = self._part_ahead(self._match(panel))
+        self._step_of(panel)
+        return self._clean(panel, truth)
 
     def _match(self, panel: Panel) -> Panel:
         """Bring columns into the order of fit, and check that time steps agree."""
         self._check_variates()
         if self.variates != "any":
             panel = table.match_columns(panel, self.columns_, self._check_n_features)
-        if self.calendar_ and panel.times[0] is None:
+        if (self.calendar_ or self.future_calendar_) and panel.times[0] is None:
             raise InputError(
                 "the model uses calendar features and this X carries no time",
                 where="X",
@@ -332,146 +382,25 @@ class BaseForecaster(ConformalIntervals, SequenceEstimator, metaclass=ABCMeta):
             return list(range(panel.n_columns))
         return [int(position) for position in self.target_positions_]
 
-    def _roll_forward(
-        self, panel: Panel, future: FutureRows, n_rows: int
-    ) -> list[FloatArray]:
-        L, H = self._context_length, self.horizon
-        if n_rows > H:
-            self._check_can_roll(n_rows, panel)
-        scaler = self._scaler_for(panel)
-        history = scaler.transform(np.stack(panel.values))  # (n, L, C)
-        marks = future.marks(panel, self.calendar_) if self.calendar_ else None
-        done = 0
-        forecasts = []
-        while done < n_rows:
-            window = None if marks is None else marks[:, done : done + L]
-            forecast = self._forecast(history[:, -L:], window)
-            forecasts.append(forecast)
-            done += H
-            if done < n_rows:
-                # All columns are targets here, in the order of ``targets``.
-                columns = forecast[..., np.argsort(self._targets_of(panel))]
-                history = np.concatenate([history, columns], axis=1)[:, -L:]
-        joined = np.concatenate(forecasts, axis=1)[:, :n_rows]
-        targets = scaler.select(self._targets_of(panel))
-        restored = targets.inverse_transform(joined)
-        if not np.isfinite(restored).all():
-            series = int(np.flatnonzero(~np.isfinite(restored).all(axis=(1, 2)))[0])
-            raise NumericalError(
-                "the forecast is not finite",
-                where=f"{panel.series_label(series)}{type(self).__name__}.predict",
-                hint="The values may be far from those of the training data; look at "
-                "the last rows, and consider scaler='standard'.",
-            )
-        return list(restored)
+    # ----------------------------------------------------------------- saving
 
-    def _check_can_roll(self, n_rows: int, panel: Panel) -> None:
-        if len(self._targets_of(panel)) != panel.n_columns:
-            raise CapabilityError(
-                f"horizon {n_rows} is longer than the fitted {self.horizon}, and "
-                "rolling forward needs the future of the columns that are not targets",
-                where="predict",
-                hint=f"Fit with horizon={n_rows}, or make every column a target.",
-            )
-        warnings.warn(
-            f"horizon {n_rows} is longer than the fitted {self.horizon}: rolling "
-            "forward on the model's own forecasts",
-            SciSeqWarning,
-            stacklevel=4,
-        )
-
-    def _write(
-        self, panel: Panel, forecasts: list[FloatArray], future: FutureRows
-    ) -> Any:
-        return panel.layout.write(
-            panel, forecasts, future.times, self._targets_of(panel)
-        )
-
-    def make_future(self, X: Any = None, *, horizon: int | None = None) -> Any:
-        """Rows after the end of the data, labelled in time and filled with NaN.
-
-        Parameters
-        ----------
-        X : same kinds of container as in fit, optional
-            By default the training data.
-        horizon : int, optional
-            Number of rows; the fitted horizon by default.
-
-        Returns
-        -------
-        Same kind of container as X
-            All columns, ready to take what is known of the future.
-        """
-        panel = self._prediction_panel(X)
-        n_rows = self._check_horizon(horizon)
-        future = FutureRows.after(panel, self._step_of(panel), n_rows)
-        empty = [np.full((n_rows, panel.n_columns), np.nan)] * panel.n_series
-        return panel.layout.write(panel, empty, future.times, range(panel.n_columns))
-
-    # ------------------------------------------------------------------ score
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """R² over every rolling window, in the units of the data.
-
-        Sums run over all windows and steps for each target; the mean is over the
-        targets that are not constant. With ``missing="interpolate"`` the rows are
-        interpolated before they are scored, truths among them;
-        :func:`~sciseq.model_selection.backtest` leaves such truths out.
-
-        Parameters
-        ----------
-        X : same kinds of container as in fit
-            At least ``lookback + horizon`` rows; the first ``lookback`` are context.
-        y : ndarray of shape (n_windows, horizon, n_targets), optional
-            Truth for ready-made windows; ignored otherwise.
-
-        Returns
-        -------
-        float
-            1 is perfect; 0 is as good as the mean of the truths.
-        """
-        self._check_is_fitted()
-        errors = ForecastErrors()
-        for _, truth, forecast in self._evaluate_panel(self._evaluation_panel(X, y)):
-            errors.update(truth, forecast)
-        return float(errors.result().overall["r2"])
-
-    def _evaluation_panel(self, X: Any, y: Any = None) -> Panel:
-        """Read rows that hold both context and truth, as scoring needs them."""
-        panel, truth = table.read_training(X, y, warn=False)
-        panel = self._match(panel)
-        self._step_of(panel)
-        return self._clean(panel, truth)
-
-    def _evaluate_panel(
-        self, panel: Panel, *, stride: int = 1
-    ) -> Iterator[tuple[npt.NDArray[np.int64], FloatArray, FloatArray]]:
-        """First target rows, truths and forecasts, chunk by chunk, in data units."""
-        windows = self._windows(panel)
-        if stride > 1:
-            # Counted anew in each series: a panel is cut at the same times in all.
-            L, H = windows.lookback, windows.horizon
-            starts = window_starts(panel.lengths, L, H, stride=stride)
-            windows = replace(windows, starts=starts)
-        scaler = self._scaler_for(panel).select(self._targets_of(panel))
-        for starts, truth, forecast in self._evaluate(windows):
-            yield (
-                starts + windows.lookback,
-                scaler.inverse_transform(truth),
-                scaler.inverse_transform(forecast),
-            )
-
-    def _evaluate(
-        self, windows: WindowSet
-    ) -> Iterator[tuple[npt.NDArray[np.int64], FloatArray, FloatArray]]:
-        """Window starts, truths (n, H, T) and forecasts (n, H, T), scaled."""
-        n_columns = windows.values.shape[1]
-        targets: Any = self.target_positions_
-        if self.variates == "any":
-            targets = np.arange(n_columns)
-        for chunk in windows.chunks(WINDOWS_PER_CHUNK):
-            forecast = self._forecast(windows.inputs(chunk), windows.input_marks(chunk))
-            yield windows.starts[chunk], windows.targets(chunk)[..., targets], forecast
+    def _set_saved_state(
+        self, attributes: Mapping[str, Any], weights: Mapping[str, Any]
+    ) -> None:
+        if "target_positions_" in attributes:
+            # Files of older versions know neither covariates nor weights.
+            none = np.array([], dtype=np.int64)
+            attributes = {
+                "input_positions_": np.arange(attributes["n_features_in_"]),
+                "future_positions_": none,
+                "static_positions_": none,
+                "weight_position_": None,
+                "future_calendar_": (),
+                "series_scaler_": None,
+                "series_ids_": (),
+                **attributes,
+            }
+        super()._set_saved_state(attributes, weights)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -483,4 +412,7 @@ class BaseForecaster(ConformalIntervals, SequenceEstimator, metaclass=ABCMeta):
 
 def _own(panel: Panel) -> Panel:
     """Copy the values: what the caller later writes into his table is not ours."""
-    return panel.with_values([values.copy() for values in panel.values])
+    panel = panel.with_values([values.copy() for values in panel.values])
+    if panel.ahead is None:
+        return panel
+    return replace(panel, ahead=tuple(values.copy() for values in panel.ahead))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import linalg
 
 from sciseq.data.panel import FloatArray
-from sciseq.data.windows import WindowSet
+from sciseq.data.windows import WindowInputs, WindowSet
 from sciseq.errors import DataQualityError, NumericalError
 from sciseq.forecasting.base import FORECASTER_RULES, BaseForecaster
 from sciseq.parameters import AnyOf, Boolean, Integer, Option, Real
@@ -172,7 +172,7 @@ class LinearForecaster(BaseForecaster):
             n_targets if self.individual else 1, self._n_features, self.horizon
         )
         for chunk in windows.chunks(WINDOWS_PER_CHUNK):
-            inputs = windows.inputs(chunk)[..., self.target_positions_]
+            inputs = windows.inputs(chunk).values[..., self.target_positions_]
             truth = windows.targets(chunk)[..., self.target_positions_]
             with np.errstate(over="ignore", invalid="ignore"):  # refused by check
                 features, centre = self._features(inputs)
@@ -229,10 +229,8 @@ class LinearForecaster(BaseForecaster):
         self.coef_ = np.ascontiguousarray(np.swapaxes(window, 1, 2))
         self.intercept_ = np.ascontiguousarray(weights[:, -1])
 
-    def _forecast(
-        self, inputs: FloatArray, marks: npt.NDArray[np.float32] | None
-    ) -> FloatArray:
-        x = np.moveaxis(inputs[..., self.target_positions_], 2, 0)  # (T, n, L)
+    def _forecast(self, inputs: WindowInputs) -> FloatArray:
+        x = np.moveaxis(inputs.values[..., self.target_positions_], 2, 0)  # (T, n, L)
         mean = _mean(x)
         x = np.where(np.isnan(x), mean, x)
         bias = self.intercept_[:, None, :]  # (G, 1, H)

@@ -6,12 +6,11 @@ Axis legend: n windows, L lookback, H horizon, C columns, T targets.
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from sciseq.data.calendar import season_for_step
 from sciseq.data.missing import forward_fill
 from sciseq.data.panel import FloatArray
-from sciseq.data.windows import WindowSet
+from sciseq.data.windows import WindowInputs, WindowSet
 from sciseq.errors import InputError
 from sciseq.forecasting.base import FORECASTER_RULES, BaseForecaster
 from sciseq.parameters import AnyOf, Integer, Nothing, Option
@@ -127,12 +126,11 @@ class NaiveForecaster(BaseForecaster):
         # Nothing was learnt from the training rows, so their errors are honest.
         return training
 
-    def _forecast(
-        self, inputs: FloatArray, marks: npt.NDArray[np.float32] | None
-    ) -> FloatArray:
+    def _forecast(self, inputs: WindowInputs) -> FloatArray:
         m, H = self.season_length_, self.horizon
-        if np.isnan(inputs).any():
-            inputs = forward_fill(inputs)
-            inputs = np.where(np.isnan(inputs), self.fallback_, inputs)
-        season = inputs[:, -m:, self.target_positions_]  # (n, m, T)
+        values = inputs.values
+        if np.isnan(values).any():
+            values = forward_fill(values)
+            values = np.where(np.isnan(values), self.fallback_, values)
+        season = values[:, -m:, self.target_positions_]  # (n, m, T)
         return season[:, np.arange(H) % m]

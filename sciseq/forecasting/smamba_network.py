@@ -6,11 +6,11 @@ Axes: ``batch`` (B), ``time`` (look-back L or horizon H), ``variate`` (V), ``tok
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
-from sciseq.errors import CheckpointError, InputError
-from sciseq.nn import FeedForward, InvertedEmbedding, MambaBlock, instance_normalize
+from sciseq.errors import CheckpointError
+from sciseq.forecasting.window_network import WindowNetwork
+from sciseq.nn import CovariateTokens, FeedForward, InvertedEmbedding, MambaBlock
 
 __all__ = ["SMambaNetwork", "load_published_state_dict", "published_name_map"]
 
@@ -53,15 +53,15 @@ class SMambaLayer(nn.Module):
         return output
 
 
-class SMambaNetwork(nn.Module):
+class SMambaNetwork(WindowNetwork):
     """Bidirectional selective state space over the variates of a window.
 
     Parameters
     ----------
     lookback : int
         Number of input steps L.
-    horizon : int
-        Number of forecast steps H.
+    n_outputs : int
+        Number of rows to forecast: the steps H, or H times the quantile levels.
     d_model : int
         Width D of a token.
     d_ff : int
@@ -78,6 +78,10 @@ class SMambaNetwork(nn.Module):
         Probability of every dropout: embedding and feed-forward networks.
     use_norm : bool, default True
         Normalise each window by its own statistics and undo it on the forecast.
+    covariates : tuple of int, default (0, 0, 0)
+        Steps H of channels known ahead, their number K, and the number S of static
+        values: each channel becomes one more token after the marks, the static values
+        another.
 
     Notes
     -----
@@ -103,7 +107,7 @@ class SMambaNetwork(nn.Module):
     def __init__(
         self,
         lookback: int,
-        horizon: int,
+        n_outputs: int,
         *,
         d_model: int,
         d_ff: int,
@@ -113,81 +117,35 @@ class SMambaNetwork(nn.Module):
         expand: int = 1,
         dropout: float = 0.1,
         use_norm: bool = True,
+        covariates: tuple[int, int, int] = (0, 0, 0),
     ) -> None:
-        super().__init__()
-        self.lookback = lookback
-        self.use_norm = use_norm
+        super().__init__(lookback, use_norm)
         self.embedding = InvertedEmbedding(lookback, d_model, dropout)
         self.layers = nn.ModuleList(
             SMambaLayer(d_model, d_ff, d_state, d_conv, expand, dropout)
             for _ in range(n_layers)
         )
         self.norm = nn.LayerNorm(d_model)
-        self.projector = nn.Linear(d_model, horizon)
+        self.projector = nn.Linear(d_model, n_outputs)
+        self.covariates = CovariateTokens(*covariates, d_model)
 
-    def forward(
-        self, x: Tensor, marks: Tensor | None = None, observed: Tensor | None = None
+    def forecast_normalized(
+        self,
+        z: Tensor,
+        marks: Tensor | None,
+        known: Tensor | None,
+        static: Tensor | None,
     ) -> Tensor:
-        """Forecast the steps after each window.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, lookback, n_variates)
-            Windows.
-        marks : Tensor, shape (batch, lookback, n_marks), optional
-            Time marks of the input steps; they are never normalised.
-        observed : bool Tensor, shape (batch, lookback, n_variates), optional
-            False where a value of ``x`` is missing; there it enters as the mean of
-            its window (as zero with ``use_norm=False``).
-
-        Returns
-        -------
-        Tensor, shape (batch, horizon, n_variates)
-            Forecasts, in the units of ``x``.
-
-        Raises
-        ------
-        InputError
-            When a shape does not fit, or ``observed`` is not boolean.
-        """
-        self._check_shapes(x, marks, observed)
-        n_variates = x.shape[2]
-        if self.use_norm:
-            x, mean, scale = instance_normalize(x, observed)
-        elif observed is not None:
-            x = torch.where(observed, x, 0.0)
-        tokens = self.embedding(x, marks)  # (batch, token, d_model)
+        """Map normalised windows (B, L, V) to forecasts (B, O, V) of their scale."""
+        tokens = self.embedding(z, marks)  # (batch, token, d_model)
+        tokens = self.covariates(tokens, known, static)
         for layer in self.layers:
             tokens = layer(tokens)
-        # Tokens of marks have served; norm and projector treat each token alone.
-        variates = self.norm(tokens[:, :n_variates])
-        y: Tensor = self.projector(variates).transpose(1, 2)  # (batch, time, variate)
-        return y * scale + mean if self.use_norm else y
-
-    def _check_shapes(
-        self, x: Tensor, marks: Tensor | None, observed: Tensor | None
-    ) -> None:
-        if x.ndim != 3 or x.shape[1] != self.lookback:
-            raise InputError(
-                f"x has shape {tuple(x.shape)}, must be (batch, {self.lookback}, "
-                "n_variates)",
-                where="SMambaNetwork, x",
-            )
-        if marks is not None and (marks.ndim != 3 or marks.shape[:2] != x.shape[:2]):
-            raise InputError(
-                f"marks has shape {tuple(marks.shape)}, must be ({x.shape[0]}, "
-                f"{self.lookback}, n_marks)",
-                where="SMambaNetwork, marks",
-                hint="Give the marks of the input rows only.",
-            )
-        if observed is not None and (
-            observed.shape != x.shape or observed.dtype != torch.bool
-        ):
-            raise InputError(
-                f"observed has shape {tuple(observed.shape)} and dtype "
-                f"{observed.dtype}, must be {tuple(x.shape)} like x and torch.bool",
-                where="SMambaNetwork, observed",
-            )
+        # Tokens of marks and covariates have served: norm and projector treat each
+        # token alone.
+        variates = self.norm(tokens[:, : z.shape[2]])
+        y: Tensor = self.projector(variates).transpose(1, 2)  # (batch, output, variate)
+        return y
 
 
 _OUTER_NAMES = {

@@ -1,24 +1,28 @@
 """What forecasters with a torch network share.
 
-Axis legend: n windows, B batch, L lookback, H horizon, C columns, T targets,
-M calendar features.
+Axis legend: n windows, B batch, L lookback, H horizon, C columns of the table, V
+variates (columns that enter the network), T targets, M calendar features, K channels
+known ahead, S static covariates, Q quantile levels.
 """
 
+import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from sciseq.data.panel import FloatArray
-from sciseq.data.windows import WindowSet
-from sciseq.errors import SciSeqWarning
+from sciseq.data.panel import FloatArray, Panel
+from sciseq.data.windows import WindowInputs, WindowSet
+from sciseq.errors import InputError, SciSeqWarning
 from sciseq.forecasting.base import FORECASTER_RULES, BaseForecaster
-from sciseq.parameters import Option
+from sciseq.forecasting.shared_parameters import fill_in
+from sciseq.parameters import Boolean, Instance, Option
 from sciseq.parameters import Rule as ParameterRule
 from sciseq.torch_base import TRAINING_RULES, TorchEstimator, data_fingerprint
 from sciseq.training import Batches
@@ -36,7 +40,9 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
 TORCH_FORECASTER_RULES: dict[str, ParameterRule] = {
     **FORECASTER_RULES,
     **TRAINING_RULES,
-    "loss": Option(*LOSSES),
+    "loss": Option(*LOSSES, "quantile"),
+    "quantiles": Instance("a list of levels between 0 and 1", list, tuple),
+    "warm_start": Boolean(),
 }
 
 FLOAT32_INTEGERS = 2**24
@@ -46,19 +52,53 @@ FLOAT32_INTEGERS = 2**24
 # a CPU small passes cost no throughput and make a single forecast quick.
 TOKENS_PER_PASS = {"cpu": 32, "cuda": 16384, "mps": 4096}
 
-Batch = tuple[Tensor, Tensor | None, Tensor]  # inputs, marks, truth
+
+class NetworkInputs(NamedTuple):
+    """What goes into the network of some windows."""
+
+    x: Tensor  # (B, L, V)
+    marks: Tensor | None = None  # (B, L, M)
+    known: Tensor | None = None  # (B, H, K)
+    static: Tensor | None = None  # (B, S)
+
+
+class Batch(NamedTuple):
+    """Some windows: what goes into the network, and what happened."""
+
+    inputs: NetworkInputs
+    truth: Tensor  # (B, H, T)
+    weights: Tensor | None = None  # (B, H)
+
+
+class Columns(NamedTuple):
+    """Columns of a table by what the network does with them; None: all of them."""
+
+    inputs: list[int] | None
+    targets: list[int] | None
+    static: list[int]
 
 
 class WindowBatches:
     """Windows on a device, gathered by index: no copies of windows, no loader."""
 
     def __init__(
-        self, windows: WindowSet, device: torch.device, dtype: torch.dtype
+        self,
+        windows: WindowSet,
+        device: torch.device,
+        dtype: torch.dtype,
+        columns: Columns = Columns(None, None, []),  # noqa: B008 (a constant)
     ) -> None:
-        self._values = torch.from_numpy(windows.values).to(device, dtype)
-        self._marks: Tensor | None = None
-        if windows.marks is not None:
-            self._marks = torch.from_numpy(windows.marks).to(device, dtype)
+        def on_device(table: npt.NDArray[Any] | None) -> Tensor | None:
+            return None if table is None else torch.from_numpy(table).to(device, dtype)
+
+        values = torch.from_numpy(windows.values).to(device, dtype)
+        self._inputs = values if columns.inputs is None else values[:, columns.inputs]
+        self._truth = values if columns.targets is None else values[:, columns.targets]
+        self._is_shared = columns.inputs is None and columns.targets is None
+        self._static = values[:, columns.static] if columns.static else None
+        self._marks = on_device(windows.marks)
+        self._known = on_device(_known_rows(windows))
+        self._weights = on_device(windows.weights)
         self._starts = torch.from_numpy(windows.starts).to(device)
         self._rows = torch.arange(windows.lookback + windows.horizon, device=device)
         self._lookback = windows.lookback
@@ -69,28 +109,151 @@ class WindowBatches:
         return len(self._starts)
 
     def gather(self, indices: Tensor) -> Batch:
-        """Return inputs (B, L, C), marks (B, L, M) or None, and truth (B, H, C)."""
-        rows = self._starts[indices].unsqueeze(1) + self._rows  # (B, L + H)
-        block = self._values[rows]
+        """Return the windows of some items."""
+        starts = self._starts[indices]
+        rows = starts.unsqueeze(1) + self._rows  # (B, L + H)
         L = self._lookback
-        marks = None if self._marks is None else self._marks[rows[:, :L]]
-        return block[:, :L], marks, block[:, L:]
+        past, ahead = rows[:, :L], rows[:, L:]
+        if self._is_shared:  # one gather serves both
+            block = self._inputs[rows]
+            x, truth = block[:, :L], block[:, L:]
+        else:
+            x, truth = self._inputs[past], self._truth[ahead]
+        inputs = NetworkInputs(
+            x,
+            None if self._marks is None else self._marks[past],
+            None if self._known is None else self._known[ahead],
+            None if self._static is None else self._static[starts],
+        )
+        weights = None if self._weights is None else self._weights[ahead]
+        return Batch(inputs, truth, weights)
 
 
+def _known_rows(windows: WindowSet) -> npt.NDArray[Any] | None:
+    """Channels known ahead, as a table of all rows (n_rows, K)."""
+    if not windows.known_columns and windows.future_marks is None:
+        return None
+    parts = [windows.values[:, list(windows.known_columns)]]
+    if windows.future_marks is not None:
+        parts.append(windows.future_marks.astype(np.float64))
+    return np.concatenate(parts, axis=1)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class TorchForecaster(TorchEstimator, BaseForecaster):
-    """Base of forecasters whose network maps windows (B, L, C) to (B, H, C).
+    """Base of forecasters whose network maps windows (B, L, V) to (B, H, V).
 
-    A method gives ``_make_network``; the network's ``forward(x, marks, observed)``
-    returns one forecast per column.
+    A method is a dataclass of its own parameters, and gives ``_make_network``: a
+    module whose ``forward(x, marks, observed, known, static)`` returns
+    ``self._n_outputs`` rows for each variate. In the docstring of a method the line
+    ``{shared_parameters}`` stands for the parameters below.
     """
 
     _parameter_rules: ClassVar[dict[str, ParameterRule]] = TORCH_FORECASTER_RULES
+    _covariates: ClassVar[frozenset[str]] = frozenset({"past", "future", "static"})
 
-    loss: str
+    lookback: int = 96
+    horizon: int = 24
+    targets: Any = None
+    past_covariates: Any = None
+    future_covariates: Any = None
+    static_covariates: Any = None
+    sample_weight: Any = None
+    time_decay: float | None = None
+    calendar: Any = "auto"
+    missing: str = "error"
+    scaler: str | None = "standard"
+    variates: str = "fixed"
+    nonnegative: bool = False
+    loss: str = "mse"
+    quantiles: Sequence[float] = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+    dropout: float = 0.1
+    learning_rate: float = 1e-4
+    learning_rate_schedule: str = "halving"
+    weight_decay: float = 0.0
+    batch_size: int = 32
+    max_epochs: int = 10
+    patience: int | None = 3
+    validation_fraction: float = 0.1
+    refit_on_all: bool = False
+    warm_start: bool = False
+    random_state: Any = None
+    device: Any = "auto"
+    precision: str = "float32"
+    verbose: int = 0
+    checkpoint_dir: str | os.PathLike[str] | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        fill_in(cls)
 
     @abstractmethod
     def _n_tokens(self, n_columns: int) -> int:
         """Tokens that the network makes of one window."""
+
+    @property
+    def _n_outputs(self) -> int:
+        """Rows that the network gives for each variate: H Q."""
+        return int(self.horizon) * len(self._levels() or (0.5,))
+
+    @property
+    def _n_variates(self) -> int:
+        """Columns that enter the network in fit."""
+        return len(self.input_positions_)
+
+    def _levels(self) -> tuple[float, ...] | None:
+        if self.loss != "quantile":
+            return None
+        return tuple(sorted(float(one) for one in self.quantiles))
+
+    def _parameter_relations(self) -> list[str]:
+        problems = super()._parameter_relations()
+        levels = [one for one in self.quantiles if not isinstance(one, bool)]
+        inside = all(
+            isinstance(one, int | float | np.number) and 0 < one < 1 for one in levels
+        )
+        if not levels or len(set(levels)) != len(self.quantiles) or not inside:
+            problems.append(
+                f"quantiles={self.quantiles!r} must be different levels between 0 and 1"
+            )
+        elif self.loss == "quantile" and 0.5 not in levels:
+            problems.append(
+                f"quantiles={self.quantiles!r} must hold 0.5, which predict returns"
+            )
+        if self.variates == "any" and self.scaler is not None:
+            problems.append(
+                f"variates='any' does not go with scaler={self.scaler!r}, whose "
+                "statistics belong to the columns of fit: set scaler=None"
+            )
+        return problems
+
+    def _begin_from(self, before: Mapping[str, Any]) -> None:
+        self.__dict__.pop("_start", None)
+        if self.warm_start and "network_" in before:
+            self._start = before
+
+    def _set_scaler(self, panel: Panel) -> None:
+        start = getattr(self, "_start", None)
+        if start is None:
+            super()._set_scaler(panel)
+            return
+        # The weights were learnt on values scaled like this.
+        if start["n_features_in_"] != self.n_features_in_ or (
+            start["columns_"] != self.columns_
+        ):
+            raise InputError(
+                "warm_start=True goes on from a model of other columns: "
+                f"{start['columns_'] or start['n_features_in_']}, now "
+                f"{self.columns_ or self.n_features_in_}",
+                where="X.columns",
+                hint="Give the columns of the first fit, or set warm_start=False.",
+            )
+        for name in ("scaler_", "series_scaler_", "series_ids_"):
+            setattr(self, name, start[name])
+
+    def _initial_weights(self) -> Mapping[str, Tensor] | None:
+        start = getattr(self, "_start", None)
+        return None if start is None else dict(start["network_"].state_dict())
 
     def _fit(self, training: WindowSet, validation: WindowSet | None) -> None:
         self._fit_windows(training, validation)
@@ -112,19 +275,23 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
     ) -> None:
         self._warn_of_lost_digits(training)
 
+        columns = self._columns()
+
         def make_batches(device: torch.device) -> tuple[Batches, Batches | None]:
             held_out = None
             if validation is not None:
-                held_out = WindowBatches(validation, device, self._dtype)
-            return WindowBatches(training, device, self._dtype), held_out
+                held_out = WindowBatches(validation, device, self._dtype, columns)
+            return WindowBatches(training, device, self._dtype, columns), held_out
 
-        arrays = [training.values, training.starts, training.marks]
-        if validation is not None:
-            arrays += [validation.values, validation.starts, validation.marks]
+        arrays = []
+        for windows in (training, validation):
+            if windows is not None:
+                arrays += [windows.values, windows.starts, windows.marks]
+                arrays += [windows.future_marks, windows.weights]
         self._train(
             self._make_loss(),
             make_batches,
-            tokens_per_item=self._n_tokens(training.values.shape[1]),
+            tokens_per_item=self._n_tokens(self._n_variates),
             # The hash reads all data once; without checkpoints nobody asks for it.
             fingerprint=data_fingerprint(arrays) if self.checkpoint_dir else "",
             refit_epochs=refit_epochs,
@@ -143,59 +310,117 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
                 stacklevel=7,
             )
 
+    def _columns(self) -> Columns:
+        if self._is_all_columns():
+            return Columns(None, None, [])
+        return Columns(
+            self.input_positions_.tolist(),
+            self.target_positions_.tolist(),
+            self.static_positions_.tolist(),
+        )
+
+    def _network_targets(self) -> list[int] | None:
+        """Places of the targets among the variates; None when they are the same."""
+        if np.array_equal(self.target_positions_, self.input_positions_):
+            return None
+        place = {int(one): number for number, one in enumerate(self.input_positions_)}
+        return [place[int(one)] for one in self.target_positions_]
+
     def _make_loss(self) -> Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]:
-        penalty = LOSSES[self.loss]
+        penalty = self._make_penalty()
         targets = self._network_targets()
+        has_gaps = self.missing == "mask"
+        n_levels = len(self._levels() or (0.5,))
 
         def loss(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-            inputs, marks, truth = batch
-            forecast = _run(network, inputs, marks, self.missing == "mask")
+            forecast = _run(network, batch.inputs, has_gaps)  # (B, H Q, V)
             if targets is not None:
-                forecast, truth = forecast[..., targets], truth[..., targets]
-            if self.missing != "mask":
+                forecast = forecast[..., targets]
+            truth = batch.truth.unsqueeze(2)  # (B, H, 1, T)
+            shape = (len(truth), -1, n_levels, truth.shape[3])
+            forecast = forecast.reshape(shape)  # (B, H, Q, T)
+            if not has_gaps and batch.weights is None:
                 each = penalty(forecast - truth)
                 return each.sum(), torch.tensor(each.numel(), device=each.device)
             known = ~truth.isnan()
             each = penalty(forecast - truth.where(known, forecast.detach()))
-            return (each * known).sum(), known.sum()
+            weights = known.to(each.dtype)
+            if batch.weights is not None:
+                weights = weights * batch.weights[:, :, None, None]
+            return (each * weights).sum(), weights.expand_as(each).sum()
 
         return loss
 
-    def _network_targets(self) -> list[int] | None:
-        """Positions of the targets, or None when they are the columns as they are."""
-        if self._is_all_columns():
-            return None
-        return [int(position) for position in self.target_positions_]
+    def _make_penalty(self) -> Callable[[Tensor], Tensor]:
+        """Loss of errors (B, H, Q, T), forecast minus truth."""
+        levels = self._levels()
+        if levels is None:
+            return LOSSES[self.loss]
 
-    def _forecast(
-        self, inputs: FloatArray, marks: npt.NDArray[np.float32] | None
-    ) -> FloatArray:
+        def pinball(error: Tensor) -> Tensor:
+            tau = error.new_tensor(levels)[:, None]
+            return torch.maximum((1 - tau) * error, -tau * error)
+
+        return pinball
+
+    def _forecast(self, inputs: WindowInputs) -> FloatArray:
+        levels = self._levels()
+        place = 0 if levels is None else levels.index(0.5)
+        return self._forecast_levels(inputs)[..., place]
+
+    def _forecast_levels(self, inputs: WindowInputs) -> FloatArray:
         device = self._run_device()
-        n_windows, _, n_columns = inputs.shape
-        size = _windows_per_pass(device, self._n_tokens(n_columns))
-        targets = self._network_targets()
+        whole = self._network_inputs(inputs)
+        n_windows, _, n_variates = whole.x.shape
+        size = _windows_per_pass(device, self._n_tokens(n_variates))
+        targets = self._network_targets() if self.variates != "any" else None
         parts = []
         with torch.inference_mode(), self._autocast(device):
             for start in range(0, n_windows, size):
-                part = slice(start, start + size)
-                forecast = _run(
-                    self.network_,
-                    self._padded(inputs[part], size, device),
-                    None if marks is None else self._padded(marks[part], size, device),
-                    self.missing == "mask",
-                )
+                part = _padded(whole, start, size, device)
+                forecast = _run(self.network_, part, self.missing == "mask")
                 if targets is not None:
                     forecast = forecast[..., targets]
                 kept = forecast[: min(size, n_windows - start)]
-                parts.append(kept.to("cpu", torch.float64).numpy())
-        return np.concatenate(parts)
+                parts.append(kept.to("cpu", torch.float64))
+        joined = torch.cat(parts)  # (n, H Q, T)
+        joined = joined.reshape(n_windows, int(self.horizon), -1, joined.shape[2])
+        return np.ascontiguousarray(joined.transpose(2, 3).numpy())  # (n, H, T, Q)
 
-    def _padded(
-        self, block: npt.NDArray[Any], size: int, device: torch.device
-    ) -> Tensor:
-        whole = torch.zeros((size, *block.shape[1:]), dtype=self._dtype)
-        whole[: len(block)] = torch.from_numpy(np.ascontiguousarray(block))
-        return whole.to(device)
+    def _network_inputs(self, inputs: WindowInputs) -> NetworkInputs:
+        """Tensors that the network reads of some windows, on the CPU."""
+        x = inputs.values
+        static = None
+        if self.variates != "any" and not self._is_all_columns():
+            if len(self.static_positions_):
+                static = x[:, 0, self.static_positions_]
+            x = x[..., self.input_positions_]
+
+        def tensor(array: npt.NDArray[Any] | None) -> Any:
+            if array is None:
+                return None
+            return torch.from_numpy(np.ascontiguousarray(array)).to(self._dtype)
+
+        return NetworkInputs(
+            *(tensor(one) for one in (x, inputs.marks, inputs.known, static))
+        )
+
+
+def _padded(
+    inputs: NetworkInputs, start: int, size: int, device: torch.device
+) -> NetworkInputs:
+    """Windows of a pass, filled up with zeros to its fixed size."""
+
+    def cut(block: Tensor | None) -> Any:
+        if block is None:
+            return None
+        part = block[start : start + size]
+        if len(part) < size:
+            part, short = block.new_zeros((size, *block.shape[1:])), part
+            part[: len(short)] = short
+        return part.to(device)
+
+    return NetworkInputs(*(cut(block) for block in inputs))
 
 
 def _windows_per_pass(device: torch.device, n_tokens: int) -> int:
@@ -205,12 +430,18 @@ def _windows_per_pass(device: torch.device, n_tokens: int) -> int:
     return size if size < 3 else max(4, size - size % 4)
 
 
-def _run(
-    network: nn.Module, inputs: Tensor, marks: Tensor | None, has_gaps: bool
-) -> Tensor:
-    if not has_gaps:
-        forecast: Tensor = network(inputs, marks)
-        return forecast
-    observed = ~inputs.isnan()
-    masked: Tensor = network(inputs.nan_to_num(), marks, observed)
-    return masked
+def _run(network: nn.Module, inputs: NetworkInputs, has_gaps: bool) -> Tensor:
+    """Run a network, with a mask of what is observed where values may be missing."""
+    x, observed = inputs.x, None
+    if has_gaps:
+        observed = ~x.isnan()
+        x = x.nan_to_num()
+    # What is missing of the other inputs reads as 0: the mean, after scaling.
+    options = {"known": inputs.known, "static": inputs.static}
+    given = {
+        name: value.nan_to_num() if has_gaps else value
+        for name, value in options.items()
+        if value is not None
+    }
+    forecast: Tensor = network(x, inputs.marks, observed, **given)
+    return forecast

@@ -1,7 +1,19 @@
-"""Choosing and judging forecasters: splits in time, scorers, backtests."""
+"""Choosing and judging forecasters: splits in time, scorers, backtests, comparisons."""
 
-from sciseq.model_selection.backtesting import Backtest, backtest
+from sciseq.model_selection.backtest_result import Backtest
+from sciseq.model_selection.backtesting import backtest
+from sciseq.model_selection.comparison import Comparison, compare
+from sciseq.model_selection.paired_test import PairedTest, diebold_mariano
 from sciseq.model_selection.scoring import forecast_scorer
 from sciseq.model_selection.splitting import RollingOriginSplit
 
-__all__ = ["Backtest", "RollingOriginSplit", "backtest", "forecast_scorer"]
+__all__ = [
+    "Backtest",
+    "Comparison",
+    "PairedTest",
+    "RollingOriginSplit",
+    "backtest",
+    "compare",
+    "diebold_mariano",
+    "forecast_scorer",
+]

@@ -5,20 +5,27 @@ Axis legend: n windows, H horizon, T targets. Times are positions on the time ax
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from sciseq.data.calendar import season_for_step
-from sciseq.data.panel import FloatArray
 from sciseq.data.timeline import infer_step
 from sciseq.errors import InputError, SciSeqWarning
-from sciseq.metrics import METRICS
+from sciseq.metrics import METRICS, QuantileErrors
+from sciseq.model_selection.backtest_result import (
+    Backtest,
+    Record,
+    no_window,
+    write_result,
+)
+from sciseq.model_selection.calibration import CALIBRATIONS, Calibrator
 from sciseq.model_selection.error_tables import ErrorTables
 from sciseq.model_selection.evaluation import (
     Forecaster,
@@ -31,10 +38,10 @@ from sciseq.model_selection.evaluation import (
     match_to,
     select_series,
 )
+from sciseq.model_selection.metric_choice import metric_names, quantile_errors
 from sciseq.model_selection.origins import OriginPlan
-from sciseq.model_selection.scoring import check_metric
-from sciseq.model_selection.time_axis import TRAINING_RULES, IntArray, check_arguments
-from sciseq.parameters import AnyOf, Boolean, Integer, Nothing, Rule
+from sciseq.model_selection.time_axis import TRAINING_RULES, check_arguments
+from sciseq.parameters import AnyOf, Boolean, Integer, Nothing, Option, Rule
 
 __all__ = ["Backtest", "backtest"]
 
@@ -50,56 +57,10 @@ RULES: dict[str, Rule] = {
     "refit": Boolean(),
     "fit": Boolean(),
     "scaled": Boolean(),
+    "calibration": Option(*CALIBRATIONS),
+    "calibration_windows": Integer(1),
     "keep_forecasts": Boolean(),
 }
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class Backtest:
-    """Errors and forecasts of a backtest.
-
-    Parameters
-    ----------
-    metrics : pandas.DataFrame
-        One row (named after the model), one column per metric: errors over all windows.
-        Rows of several backtests make a comparison: ``pandas.concat``.
-    per_step, per_target : pandas.DataFrame
-        One row per step of the horizon (from 1), or per target.
-    per_window : pandas.DataFrame
-        One row per window. Its index is the origin, that is the label of the last row
-        before the forecast (with the series before it, for a panel).
-    forecasts : pandas.DataFrame, or None
-        One row per forecast row, with index levels ``origin`` and ``time`` (and
-        ``series`` before them, for a panel). Columns are two-level:
-        ``forecasts["forecast"]`` and ``forecasts["truth"]`` have one column per target.
-    n_unobserved : int
-        Values of the truth that are missing, and not counted.
-    """
-
-    metrics: pd.DataFrame
-    per_step: pd.DataFrame
-    per_target: pd.DataFrame
-    per_window: pd.DataFrame
-    forecasts: pd.DataFrame | None
-    n_unobserved: int
-
-    @property
-    def n_windows(self) -> int:
-        """Number of forecasts made, each of ``horizon`` rows."""
-        return len(self.per_window)
-
-    @property
-    def horizon(self) -> int:
-        """Rows of each forecast."""
-        return len(self.per_step)
-
-    def __repr__(self) -> str:
-        origins = self.per_window.index.get_level_values("origin")
-        return (
-            f"Backtest: {self.n_windows} windows of {self.horizon} rows, origins "
-            f"{origins.min()} to {origins.max()}\n"
-            f"{self.metrics.to_string(float_format='{:.6g}'.format)}"
-        )
 
 
 def backtest(
@@ -119,9 +80,13 @@ def backtest(
     metrics: str | Sequence[str] = ("mse", "mae", "rmse", "mase"),
     season_length: int | None = None,
     scaled: bool = False,
+    coverage: float | Sequence[float] | None = None,
+    quantiles: npt.ArrayLike | None = None,
+    calibration: str = "adaptive",
+    calibration_windows: int = 2000,
     keep_forecasts: bool = True,
 ) -> Backtest:
-    """Forecast from rolling origins as if the future were not known, and compare.
+    r"""Forecast from rolling origins as if the future were not known, and compare.
 
     A clone of the model is fitted once, on the rows before the first target row, and
     forecasts from every origin in one batched pass; ``refit=True`` fits a new clone at
@@ -167,9 +132,25 @@ def backtest(
     scaled : bool, default=False
         Standardise truth and forecasts with the training rows of the first origin
         before all metrics but MASE and RMSSE, as published long-horizon results do.
+    coverage : float or sequence of float, optional
+        Shares of truths that central intervals should hold. They are judged by
+        ``interval_score`` and ``coverage``; with a sequence by columns of its own for
+        each, such as ``coverage_0.9``.
+    quantiles : array-like of float, optional
+        Levels of quantiles, judged by ``pinball`` (mean over the levels) and ``crps``
+        (twice that, which needs evenly spread levels such as 0.05, 0.15, ..., 0.95).
+    calibration : {"adaptive", "rolling", "fixed"}, default="adaptive"
+        Which errors set intervals and quantiles. ``"fixed"``: those that the model
+        held out in fit, as its ``predict_quantiles`` does. ``"rolling"``: at every
+        origin those of the latest windows of the same series whose truth is known
+        there, step by step; at first they are made up by those of fit. ``"adaptive"``:
+        the same, at levels that rise or fall as truths are missed or held.
+    calibration_windows : int, default=2000
+        How many of the latest windows are looked at. Neighbouring windows overlap:
+        2000 windows of 96 rows, one row apart, hold 20 that do not.
     keep_forecasts : bool, default=True
-        Keep forecasts and truths; they take 16 bytes for each step of each window and
-        target.
+        Keep forecasts, quantiles and truths; each takes 8 bytes for each step of each
+        window and target.
 
     Returns
     -------
@@ -198,6 +179,19 @@ def backtest(
     error of the seasonal naive forecast on the training rows of the first origin (the
     rows before it for ``fit=False``), of each series by itself.
 
+    The truth of step h is known h rows after an origin, so that rolling errors of the
+    last steps are older than those of the first. Quantiles are errors by their ranks
+    out of n + 1 (split-conformal prediction). Adaptive levels move by
+    :math:`\tau' \leftarrow \tau' + 0.002\, (\tau - 1\{y \le q\})` for each step, target
+    and level by itself, whenever a truth becomes known.
+    Networks that forecast quantiles, and pipelines, are asked for them; their errors
+    correct them from 100 known windows on.
+
+    References
+    ----------
+    Gibbs and Candès, Adaptive conformal inference under distribution shift,
+    arXiv:2106.00170.
+
     Examples
     --------
     >>> import numpy as np
@@ -213,10 +207,19 @@ def backtest(
     33    33.0     32.0
     34    34.0     32.0
     35    35.0     32.0
+
+    Intervals and their scores:
+
+    >>> noise = np.random.default_rng(0).normal(size=(400, 1))
+    >>> result = backtest(NaiveForecaster(horizon=3), noise, coverage=0.8)
+    >>> result.metrics[["interval_score", "coverage"]].round(2).values.tolist()
+    [[4.62, 0.83]]
+    >>> lower, upper = result.interval(0.8)
     """
     arguments = dict(locals())
     check_arguments("backtest", {name: arguments[name] for name in RULES}, RULES)
-    names = _metric_names(metrics)
+    make_errors = quantile_errors(quantiles, coverage)
+    names = metric_names(metrics, make_errors)
     model = _prepared(model, horizon, fit, refit)
     plan = OriginPlan.over(X, model.horizon, arguments)
     if fit:
@@ -226,25 +229,16 @@ def backtest(
     if context is not None:
         check_context(model, context, "backtest")
     plan, batches = _refitted(model, plan) if refit else _batched(model, plan)
-    tables = _tables(model, plan, names, season_length, scaled)
-    record = _Record(keep_forecasts)
-    for batch in batches:
+    tables = _tables(model, plan, names, season_length, scaled, make_errors)
+    levels = () if make_errors is None else make_errors().levels
+    record = Record(keep_forecasts, levels)
+    calibrator = Calibrator(levels, calibration, calibration_windows)
+    for fitted, batch in batches:
+        if levels:
+            batch = calibrator.add(fitted, plan.panel, batch)
         tables.update(batch)
         record.add(batch)
-    return _result(model, plan, tables, record)
-
-
-def _metric_names(metrics: str | Sequence[str]) -> list[str]:
-    names = [metrics] if isinstance(metrics, str) else list(dict.fromkeys(metrics))
-    if not names:
-        raise InputError(
-            "no metric was given",
-            where="metrics",
-            hint=f"Metrics are {', '.join(METRICS)}.",
-        )
-    for name in names:
-        check_metric(name)
-    return names
+    return write_result(model, plan, tables, record)
 
 
 def _prepared(model: Any, horizon: int | None, fit: bool, refit: bool) -> Forecaster:
@@ -286,7 +280,8 @@ def _warn_of_seen_rows(model: Any, plan: OriginPlan) -> None:
         )
 
 
-_Batches = Iterator[WindowForecasts]
+# Batches, with the fitted model that made each.
+_Batches = Iterator[tuple[Any, WindowForecasts]]
 
 
 def _batched(model: Forecaster, plan: OriginPlan) -> tuple[OriginPlan, _Batches]:
@@ -295,7 +290,7 @@ def _batched(model: Forecaster, plan: OriginPlan) -> tuple[OriginPlan, _Batches]
     lengths = plan.panel.lengths
     series = np.flatnonzero(first_rows + plan.horizon <= lengths)
     if len(series) == 0:
-        raise _no_window(plan)
+        raise no_window(plan)
     shown = np.zeros_like(lengths)
     shown[series] = lengths[series]
     cleaned = model._evaluation_panel(as_container(plan.panel, 0, shown))
@@ -306,7 +301,7 @@ def _batched(model: Forecaster, plan: OriginPlan) -> tuple[OriginPlan, _Batches]
         for batch in forecast_windows(
             model, raw, cleaned, first_rows[series], stride=plan.stride
         ):
-            yield batch._replace(series=series[batch.series])
+            yield model, batch._replace(series=series[batch.series])
 
     return plan, batches()
 
@@ -322,18 +317,9 @@ def _refitted(model: Forecaster, plan: OriginPlan) -> tuple[OriginPlan, _Batches
             context = plan.context or fitted._context_length
             rows = plan.rows_at(origin, context)
             if rows.any():
-                yield forecast_from(fitted, plan.panel, rows)
+                yield fitted, forecast_from(fitted, plan.panel, rows)
 
     return plan, batches()
-
-
-def _no_window(plan: OriginPlan) -> InputError:
-    return InputError(
-        "no window: no series has both the rows to look back on and the "
-        f"{plan.horizon} rows to forecast at any of {len(plan.origins)} origins",
-        where="X",
-        hint="Choose later origins, or a shorter lookback, context or horizon.",
-    )
 
 
 def _tables(
@@ -342,6 +328,7 @@ def _tables(
     metrics: Sequence[str],
     season_length: int | None,
     scaled: bool,
+    make_errors: Callable[[], QuantileErrors] | None,
 ) -> ErrorTables:
     """Empty tables, with the scales that the training rows give."""
     targets = model._targets_of(plan.panel)
@@ -354,49 +341,4 @@ def _tables(
         index = plan.panel.times[0]
         step = None if index is None else infer_step(index)
         season_length = season_for_step(step)
-    return ErrorTables(metrics, training, season_length or 1, scaled)
-
-
-class _Record:
-    """Where the windows are, and what was forecast."""
-
-    def __init__(self, keep_forecasts: bool) -> None:
-        self.series: list[IntArray] = []
-        self.rows: list[IntArray] = []
-        self.blocks: list[FloatArray] | None = [] if keep_forecasts else None
-
-    def add(self, batch: WindowForecasts) -> None:
-        self.series.append(batch.series)
-        self.rows.append(batch.rows)
-        if self.blocks is not None:
-            both = np.concatenate([batch.truth, batch.forecast], axis=2)
-            self.blocks.append(both)  # (n, H, 2T)
-
-
-def _result(
-    model: Any, plan: OriginPlan, tables: ErrorTables, record: _Record
-) -> Backtest:
-    if not record.series:
-        raise _no_window(plan)
-    series, rows = np.concatenate(record.series), np.concatenate(record.rows)
-    # Refitting goes origin by origin, batches go series by series.
-    order = np.lexsort((rows, series))
-    labels = plan.panel.columns or range(plan.panel.n_columns)
-    targets = [labels[position] for position in model._targets_of(plan.panel)]
-    forecasts = None
-    if record.blocks is not None:
-        block = np.concatenate(record.blocks)[order]
-        forecasts = pd.DataFrame(
-            block.reshape(-1, block.shape[2]),  # (n, H, 2T) -> (n H, 2T)
-            index=plan.forecast_index(series[order], rows[order]),
-            columns=pd.MultiIndex.from_product([["truth", "forecast"], targets]),
-        )
-    per_window = tables.per_window(plan.window_index(series, rows))
-    return Backtest(
-        metrics=tables.overall(type(model).__name__),
-        per_step=tables.per_step(),
-        per_target=tables.per_target(targets),
-        per_window=per_window.iloc[order],
-        forecasts=forecasts,
-        n_unobserved=tables.n_unobserved,
-    )
+    return ErrorTables(metrics, training, season_length or 1, scaled, make_errors)

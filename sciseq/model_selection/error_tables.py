@@ -3,8 +3,8 @@
 Axis legend: n windows, H horizon, T targets, S series.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,25 +13,45 @@ import pandas as pd
 from sciseq.data.panel import FloatArray
 from sciseq.data.scaling import ColumnScaler
 from sciseq.errors import InputError
-from sciseq.metrics import METRICS, ForecastErrors, SeasonalScale, seasonal_scale
+from sciseq.metrics import (
+    METRICS,
+    ForecastErrors,
+    QuantileErrors,
+    SeasonalScale,
+    seasonal_scale,
+)
 from sciseq.model_selection.evaluation import WindowForecasts
 
 __all__ = ["ErrorTables"]
 
 
-@dataclass(frozen=True)
-class _View:
-    """Metrics that look at the values through one scale: (x - centre) / scale."""
+class _View(ABC):
+    """Metrics of one kind, that look at values through one scale.
 
-    metrics: tuple[str, ...]
-    centre: FloatArray  # (S, T)
-    scale: FloatArray  # (S, T); 0 or NaN where there is none
-    errors: ForecastErrors
-    per_window: list[pd.DataFrame]
+    Parameters
+    ----------
+    metrics : sequence of str
+        Names, in the order of the columns.
+    centre, scale : ndarray of shape (S, T)
+        Values are (x - centre) / scale; scale is 0 or NaN where there is none.
+    """
 
-    @classmethod
-    def of(cls, names: Sequence[str], centre: FloatArray, scale: FloatArray) -> "_View":
-        return cls(tuple(names), centre, scale, _unit_errors(scale.shape[1]), [])
+    def __init__(
+        self, metrics: Sequence[str], centre: FloatArray, scale: FloatArray
+    ) -> None:
+        self.metrics = tuple(metrics)
+        self.centre = centre
+        self.scale = scale
+        self.errors = self.accumulator()
+        self.per_window: list[pd.DataFrame] = []
+
+    @abstractmethod
+    def accumulator(self) -> Any:
+        """Return an empty accumulator."""
+
+    @abstractmethod
+    def forecasts(self, batch: WindowForecasts) -> FloatArray:
+        """Return what is compared with the truth, (n, H, T) or (n, H, T, Q)."""
 
     def update(self, batch: WindowForecasts) -> None:
         scale = self.scale[batch.series][:, None]  # (n, 1, T)
@@ -39,10 +59,13 @@ class _View:
         has_scale = scale > 0
         divisor = np.where(has_scale, scale, 1.0)
         truth = np.where(has_scale, (batch.truth - centre) / divisor, np.nan)
-        forecast = (batch.forecast - centre) / divisor
+        forecast = self.forecasts(batch)
+        if forecast.ndim == 4:
+            centre, divisor = centre[..., None], divisor[..., None]
+        forecast = (forecast - centre) / divisor
         self.errors.update(truth, forecast)
         # Accumulators keep steps apart: with windows in their place, windows are.
-        apart = _unit_errors(scale.shape[2])
+        apart = self.accumulator()
         apart.update(np.swapaxes(truth, 0, 1), np.swapaxes(forecast, 0, 1))
         values = apart.result().per_step
         self.per_window.append(
@@ -50,10 +73,32 @@ class _View:
         )
 
 
-def _unit_errors(n_targets: int) -> ForecastErrors:
-    """Accumulator for values that are scaled already."""
-    ones = np.ones(n_targets)
-    return ForecastErrors(SeasonalScale(ones, ones))
+class _PointView(_View):
+    """Metrics of the forecasts themselves."""
+
+    def accumulator(self) -> ForecastErrors:
+        ones = np.ones(self.scale.shape[1])  # what comes in is scaled already
+        return ForecastErrors(SeasonalScale(ones, ones))
+
+    def forecasts(self, batch: WindowForecasts) -> FloatArray:
+        return batch.forecast
+
+
+class _QuantileView(_View):
+    """Metrics of quantiles and intervals."""
+
+    def __init__(
+        self, make: Callable[[], QuantileErrors], centre: FloatArray, scale: FloatArray
+    ) -> None:
+        self.make = make
+        super().__init__(make().metrics, centre, scale)
+
+    def accumulator(self) -> QuantileErrors:
+        return self.make()
+
+    def forecasts(self, batch: WindowForecasts) -> FloatArray:
+        assert batch.quantiles is not None
+        return batch.quantiles
 
 
 class ErrorTables:
@@ -66,13 +111,15 @@ class ErrorTables:
     Parameters
     ----------
     metrics : sequence of str
-        Names in ``METRICS``, in the order of the columns.
+        Names in ``METRICS`` that judge forecasts, in the order of the columns.
     training : sequence of ndarray of shape (n_rows, T)
         Training rows of each series, targets only; NaN where missing.
     season_length : int
         Rows of one season, for MASE and RMSSE.
     scaled : bool
         Whether truth and forecasts are standardised with the training rows.
+    quantile_errors : callable, optional
+        Makes empty accumulators for quantiles, whose metrics follow.
     """
 
     def __init__(
@@ -81,28 +128,28 @@ class ErrorTables:
         training: Sequence[FloatArray],
         season_length: int,
         scaled: bool,
+        quantile_errors: Callable[[], QuantileErrors] | None = None,
     ) -> None:
         self.metrics = list(metrics)
         n_targets = training[0].shape[1]
         units = ColumnScaler.fit(training) if scaled else None
         units = units or ColumnScaler.identity(n_targets)
         shape = (len(training), n_targets)
+        centre = np.broadcast_to(units.mean, shape)
+        scale = np.broadcast_to(units.scale, shape)
         plain = [name for name in metrics if not METRICS[name].needs_scale]
-        self._views = [
-            _View.of(
-                plain,
-                np.broadcast_to(units.mean, shape),
-                np.broadcast_to(units.scale, shape),
-            )
-        ]
+        self._views: list[_View] = [_PointView(plain, centre, scale)]
         if len(plain) < len(self.metrics):
             scales = _seasonal_scales(training, season_length)
             own = {"mase": scales.absolute, "rmsse": np.sqrt(scales.squared)}
             self._views += [
-                _View.of([name], np.zeros(shape), own[name])
+                _PointView([name], np.zeros(shape), own[name])
                 for name in metrics
                 if name in own
             ]
+        if quantile_errors is not None:
+            self._views.append(_QuantileView(quantile_errors, centre, scale))
+            self.metrics += self._views[-1].metrics
 
     def update(self, batch: WindowForecasts) -> None:
         """Add a batch of windows."""
@@ -134,7 +181,7 @@ class ErrorTables:
     @property
     def n_unobserved(self) -> int:
         """Values of the truth that were not observed, and not counted."""
-        return self._views[0].errors.result().n_unobserved
+        return int(self._views[0].errors.result().n_unobserved)
 
     def _table(self, kind: str, labels: Any, name: str) -> pd.DataFrame:
         values: dict[str, Any] = {}

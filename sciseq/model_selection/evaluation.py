@@ -28,6 +28,9 @@ __all__ = [
     "check_forecaster",
     "forecast_from",
     "forecast_windows",
+    "future_columns",
+    "known_panel",
+    "known_rows",
     "match_to",
     "select_series",
 ]
@@ -75,12 +78,15 @@ class WindowForecasts(NamedTuple):
         Series, and its row, of the first target row.
     truth, forecast : ndarray of shape (n, H, T)
         In the units of the data; an unobserved truth is NaN.
+    quantiles : ndarray of shape (n, H, T, Q), or None
+        Forecasts of quantiles, when there are any.
     """
 
     series: IntArray
     rows: IntArray
     truth: FloatArray
     forecast: FloatArray
+    quantiles: FloatArray | None = None
 
 
 _NEEDED = (
@@ -218,7 +224,7 @@ def forecast_windows(
         if len(redo):
             forecast = np.array(forecast)
         for window in redo:
-            past = _one_series(raw, int(series[part[window]]), int(rows[window]))
+            past = known_rows(model, raw, int(series[part[window]]), int(rows[window]))
             forecast[window] = read_panel(model.predict(past)).values[0]
         yield WindowForecasts(series[part], rows, truth, forecast)
 
@@ -237,13 +243,49 @@ def _filled_rows(cleaned: Panel, raw: Panel) -> npt.NDArray[np.bool_]:
     )
 
 
-def _one_series(panel: Panel, series: int, stop: int) -> Any:
-    """Write the first rows of one series as a table."""
-    values = panel.values[series][:stop]
+def future_columns(model: Any) -> tuple[int, ...]:
+    """Positions of the columns whose future is known to a fitted model."""
+    return tuple(int(one) for one in getattr(model, "future_positions_", ()))
+
+
+def known_rows(
+    model: Any, panel: Panel, series: int, row: int, *, start: int = 0
+) -> Any:
+    """Write what is known of one series before a row, as a table.
+
+    Parameters
+    ----------
+    model : forecaster
+        Fitted. Where it takes covariates that are known ahead, their rows follow.
+    panel : Panel
+        All series, as they were read, with the columns in the order of fit.
+    series, row : int
+        Series, and its first target row.
+    start : int, default=0
+        First row.
+
+    Returns
+    -------
+    ndarray or DataFrame
+    """
+    values, times = _known(model, panel, series, row)
     if panel.columns is None:
-        return values
+        return values[start:]
     labels = pd.Index(list(panel.columns))
-    return pd.DataFrame(values, index=panel.times[series][:stop], columns=labels)
+    return pd.DataFrame(values[start:], index=times[start:], columns=labels)
+
+
+def _known(model: Any, panel: Panel, series: int, row: int) -> tuple[FloatArray, Any]:
+    """Rows of one series before a first target row, and what is known ahead."""
+    columns = future_columns(model)
+    stop = row + model.horizon if columns and row else row
+    values, times = panel.values[series][:stop], panel.times[series]
+    if columns and row:
+        values = values.copy()
+        hidden = np.ones(panel.n_columns, dtype=bool)
+        hidden[list(columns)] = False
+        values[row:, hidden] = np.nan
+    return values, None if times is None else times[:stop]
 
 
 def forecast_from(model: Forecaster, raw: Panel, origins: IntArray) -> WindowForecasts:
@@ -261,13 +303,21 @@ def forecast_from(model: Forecaster, raw: Panel, origins: IntArray) -> WindowFor
     H = model.horizon
     series = np.flatnonzero(origins)
     rows = origins[series]
-    forecast = read_panel(model.predict(as_container(raw, 0, origins)))
+    forecast = read_panel(model.predict(known_panel(model, raw, origins)))
     targets = model._targets_of(raw)
     truth = [
         raw.values[one][row : row + H, targets]
         for one, row in zip(series, rows, strict=True)
     ]
     return WindowForecasts(series, rows, np.stack(truth), np.stack(forecast.values))
+
+
+def known_panel(model: Forecaster, raw: Panel, origins: IntArray) -> Any:
+    """Write what is known of each series before its first target row; 0: left out."""
+    known = [_known(model, raw, series, int(row)) for series, row in enumerate(origins)]
+    values, times = zip(*known, strict=True)
+    cut = replace(raw, values=values, times=times)
+    return as_container(cut, 0, cut.lengths)
 
 
 def check_context(model: Forecaster, context: int, where: str) -> None:

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from sciseq.data.containers import read_panel
 from sciseq.data.panel import FloatArray
 from sciseq.error_sums import as_float64
-from sciseq.errors import CapabilityError, InputError, nearest_name
+from sciseq.errors import CapabilityError, InputError
 from sciseq.metrics import METRICS, ForecastErrors
 from sciseq.model_selection.evaluation import (
     Forecaster,
@@ -19,9 +19,10 @@ from sciseq.model_selection.evaluation import (
     forecast_windows,
     match_to,
 )
+from sciseq.model_selection.metric_choice import check_metric
 from sciseq.parameters import Integer
 
-__all__ = ["ForecastScorer", "check_metric", "forecast_scorer"]
+__all__ = ["ForecastScorer", "forecast_scorer"]
 
 
 def forecast_scorer(
@@ -77,6 +78,13 @@ def forecast_scorer(
     -1.5
     """
     check_metric(metric)
+    if METRICS[metric].judges != "forecast":
+        raise CapabilityError(
+            f"metric {metric!r} judges {METRICS[metric].judges}, a scorer judges "
+            "forecasts",
+            where="metric",
+            hint="Use backtest(model, X, quantiles=[...]) or coverage=0.9.",
+        )
     if METRICS[metric].needs_scale:
         raise CapabilityError(
             f"metric {metric!r} compares with the training rows, which a scorer does "
@@ -164,22 +172,6 @@ class ForecastScorer:
         windows = forecast_windows(model, match_to(cleaned, raw), cleaned, self.context)
         for batch in windows:
             yield batch.truth, batch.forecast
-
-
-def check_metric(metric: Any) -> None:
-    """Refuse names that are no metric.
-
-    Raises
-    ------
-    InputError
-        With the nearest name.
-    """
-    if not isinstance(metric, str) or metric not in METRICS:
-        raise InputError(
-            f"no metric is called {metric!r}. {nearest_name(metric, METRICS)}".rstrip(),
-            where="metric",
-            hint=f"Metrics are {', '.join(METRICS)}.",
-        )
 
 
 def _check_scale(scale: npt.ArrayLike | None) -> FloatArray | None:

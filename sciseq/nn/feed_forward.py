@@ -1,17 +1,22 @@
 """Position-wise feed-forward networks."""
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sciseq.errors import InputError, nearest_name
 from sciseq.nn.dropout import Dropout
 
 __all__ = ["FeedForward"]
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+
 
 class FeedForward(nn.Module):
-    r"""Two linear maps with a GELU between, applied to each token alone.
+    r"""Two linear maps with an activation between, applied to each token alone.
 
-    .. math:: \mathrm{FFN}(x) = \mathrm{Drop}(W_2\,\mathrm{Drop}(\mathrm{GELU}(W_1 x)))
+    .. math:: \mathrm{FFN}(x) = \mathrm{Drop}(W_2\,\mathrm{Drop}(\phi(W_1 x)))
 
     Parameters
     ----------
@@ -21,10 +26,17 @@ class FeedForward(nn.Module):
         Inner width F.
     dropout : float, default 0.1
         Probability of both dropouts.
+    activation : {"gelu", "relu"}, default "gelu"
+        The function :math:`\phi`; the GELU is the exact one.
+
+    Raises
+    ------
+    InputError
+        When the activation is unknown.
 
     Notes
     -----
-    Card: forecasting §2.1; the GELU is the exact one. Both maps have a bias.
+    Card: forecasting §0.4 and §2.1 (GELU), §3.1 (ReLU). Both maps have a bias.
 
     Examples
     --------
@@ -33,14 +45,23 @@ class FeedForward(nn.Module):
     torch.Size([2, 3, 4])
     """
 
-    def __init__(self, d_model: int, d_ff: int, dropout: float = 0.1) -> None:
+    def __init__(
+        self, d_model: int, d_ff: int, dropout: float = 0.1, activation: str = "gelu"
+    ) -> None:
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise InputError(
+                f"activation is {activation!r}, must be one of {list(ACTIVATIONS)}",
+                where="FeedForward, activation",
+                hint=nearest_name(activation, ACTIVATIONS),
+            )
         self.W1 = nn.Linear(d_model, d_ff)
         self.W2 = nn.Linear(d_ff, d_model)
         self.dropout = Dropout(dropout)
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens of shape (..., d_model) to tokens of the same shape."""
-        hidden = self.dropout(F.gelu(self.W1(x)))
+        hidden = self.dropout(ACTIVATIONS[self.activation](self.W1(x)))
         output: Tensor = self.dropout(self.W2(hidden))
         return output

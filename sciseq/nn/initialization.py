@@ -31,8 +31,9 @@ def build_network(
     r"""Construct a network and draw its parameters from ``generator``.
 
     Linear and one-dimensional convolution layers get weights and biases from
-    :math:`U(-1/\sqrt{fan_{in}}, 1/\sqrt{fan_{in}})`, layer norms ones and zeros;
-    modules with an ``initialize_parameters(generator)`` method set their own tensors.
+    :math:`U(-1/\sqrt{fan_{in}}, 1/\sqrt{fan_{in}})`, layer and batch norms ones and
+    zeros; modules with an ``initialize_parameters(generator)`` method set their own
+    tensors.
 
     Parameters
     ----------
@@ -148,3 +149,5 @@ def _initialize(module: nn.Module, generator: torch.Generator) -> None:
         nn.init.ones_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm1d):
+        module.reset_parameters()  # draws nothing; also sets the running statistics

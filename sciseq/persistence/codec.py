@@ -34,6 +34,7 @@ SAVABLE_TYPES: dict[str, str] = {
     "frame-layout": "sciseq.data.pandas_tables:FrameLayout",
     "many-layout": "sciseq.data.containers:ManyLayout",
     "panel": "sciseq.data.panel:Panel",
+    "series-scaler": "sciseq.data.scaling:SeriesScaler",
     "step": "sciseq.data.timeline:Step",
     "two-level-layout": "sciseq.data.pandas_tables:TwoLevelLayout",
     "windows-layout": "sciseq.data.containers:WindowsLayout",
@@ -45,6 +46,7 @@ SAVABLE_TYPES: dict[str, str] = {
 _MODULES = {
     "numpy": "sciseq.persistence.numpy_codec",
     "pandas": "sciseq.persistence.pandas_codec",
+    "sklearn": "sciseq.persistence.sklearn_codec",
 }
 
 ObjectEncoder = Callable[["Encoder", Any, str], Any]
@@ -128,6 +130,10 @@ class Encoder:
         target = f"{kind.__module__}:{kind.__qualname__}"
         if target in SAVABLE_TYPES.values():
             return _encode_dataclass(self, value, path, target)
+        return self.encode_object(value, path)
+
+    def encode_object(self, value: Any, path: str) -> Any:
+        """Encode what the codec itself does not know (estimators), or refuse it."""
         if self._encode_object is None:
             refuse_type(value, path)
         return self._encode_object(self, value, path)
@@ -342,7 +348,13 @@ def _decode_dataclass(decoder: Decoder, node: dict[str, Any], path: str) -> Any:
     module_name, _, class_name = SAVABLE_TYPES[name].partition(":")
     cls = getattr(importlib.import_module(module_name), class_name)
     known = {field.name: field.init for field in dataclasses.fields(cls)}
-    if set(fields) != set(known):
+    # Files of older versions lack the fields that came later, all with a default.
+    needed = {
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is dataclasses.MISSING
+    }
+    if not needed <= set(fields) <= set(known):
         raise CheckpointError(
             f"{class_name} has the fields {sorted(known)}, the file gives "
             f"{sorted(fields)}",
@@ -352,7 +364,7 @@ def _decode_dataclass(decoder: Decoder, node: dict[str, Any], path: str) -> Any:
         key: decoder.decode(item, f"{path}.{key}") for key, item in fields.items()
     }
     built = cls(**{key: value for key, value in values.items() if known[key]})
-    for key in (key for key, in_init in known.items() if not in_init):
+    for key in (key for key in values if not known[key]):
         object.__setattr__(built, key, values[key])
     return built
 

@@ -18,7 +18,7 @@ from sciseq.errors import (
     NumericalError,
     SciSeqWarning,
 )
-from sciseq.forecasting import base
+from sciseq.forecasting import predicting
 from sciseq.forecasting.base import FORECASTER_RULES, BaseForecaster
 
 LEVELS = np.array([0.0, 50.0, -200.0])
@@ -30,7 +30,17 @@ class Witness(BaseForecaster):
     """Repeats the last row, and remembers the windows that it was given."""
 
     _parameter_rules: ClassVar = {
-        name: rule for name, rule in FORECASTER_RULES.items() if name != "variates"
+        name: FORECASTER_RULES[name]
+        for name in (
+            "lookback",
+            "horizon",
+            "targets",
+            "calendar",
+            "missing",
+            "scaler",
+            "validation_fraction",
+            "refit_on_all",
+        )
     }
 
     def __init__(
@@ -59,13 +69,16 @@ class Witness(BaseForecaster):
     def _refit(self, training):
         self.all_ = training
 
-    def _forecast(self, inputs, marks):
-        return np.repeat(inputs[:, -1:, self.target_positions_], self.horizon, axis=1)
+    def _forecast(self, inputs):
+        return np.repeat(
+            inputs.values[:, -1:, self.target_positions_], self.horizon, axis=1
+        )
 
 
 def rows_in(windows, part):
     """Row numbers that appear in the inputs or targets of some windows."""
-    return sorted(set(getattr(windows, part)(slice(None)).ravel().astype(int)))
+    rows = getattr(windows, part)(slice(None))
+    return sorted(set(getattr(rows, "values", rows).ravel().astype(int)))
 
 
 def counter(n_rows, start=0):
@@ -330,7 +343,7 @@ def test_the_score_is_r2_over_all_windows_in_the_units_of_the_data(model, target
 def test_the_score_does_not_depend_on_chunks(chunk, monkeypatch):
     model = LinearForecaster(lookback=6, horizon=3).fit(WALK)
     whole = model.score(WALK)
-    monkeypatch.setattr(base, "WINDOWS_PER_CHUNK", chunk)
+    monkeypatch.setattr(predicting, "WINDOWS_PER_CHUNK", chunk)
     assert model.score(WALK) == pytest.approx(whole, rel=1e-12)
 
 

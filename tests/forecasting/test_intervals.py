@@ -36,8 +36,8 @@ class Zero(BaseForecaster):
     def _fit(self, training, validation):
         pass
 
-    def _forecast(self, inputs, marks):
-        return np.zeros((len(inputs), self.horizon, inputs.shape[2]))
+    def _forecast(self, inputs):
+        return np.zeros((len(inputs), self.horizon, inputs.values.shape[2]))
 
 
 def calibrated_on(values, **settings):

@@ -13,8 +13,13 @@ from torch import nn
 from sciseq import SMambaForecaster
 from sciseq.data.windows import WindowSet
 from sciseq.errors import CheckpointError, SciSeqWarning
-from sciseq.forecasting import base, torch_forecaster
-from sciseq.forecasting.torch_forecaster import WindowBatches
+from sciseq.forecasting import predicting, torch_forecaster
+from sciseq.forecasting.torch_forecaster import (
+    Batch,
+    Columns,
+    NetworkInputs,
+    WindowBatches,
+)
 
 RNG = np.random.default_rng(0)
 TABLE = (
@@ -66,10 +71,32 @@ def test_batches_hold_the_windows_of_the_window_set():
     batches = WindowBatches(windows, torch.device("cpu"), torch.float64)
     assert batches.n_items == len(windows) == 9
     indices = np.array([8, 0, 3, 3])
-    inputs, calendar, truth = batches.gather(torch.from_numpy(indices))
-    np.testing.assert_array_equal(inputs, windows.inputs(indices))
-    np.testing.assert_array_equal(calendar, windows.input_marks(indices))
-    np.testing.assert_array_equal(truth, windows.targets(indices))
+    batch = batches.gather(torch.from_numpy(indices))
+    np.testing.assert_array_equal(batch.inputs.x, windows.inputs(indices).values)
+    np.testing.assert_array_equal(batch.inputs.marks, windows.inputs(indices).marks)
+    np.testing.assert_array_equal(batch.truth, windows.targets(indices))
+    assert batch.inputs.known is batch.inputs.static is batch.weights is None
+
+
+def test_batches_hold_what_each_column_is_for():
+    series = [RNG.normal(size=(n, 5)) for n in (9, 12)]
+    future_marks = [RNG.normal(size=(len(one), 1)).astype("f4") for one in series]
+    weights = [RNG.random(len(one)) for one in series]
+    windows = WindowSet.over(
+        series, 5, 2, known_columns=[3], future_marks=future_marks, weights=weights
+    )
+    columns = Columns(inputs=[0, 2, 3], targets=[2, 0], static=[4])
+    batches = WindowBatches(windows, torch.device("cpu"), torch.float64, columns)
+    indices = np.array([8, 0, 3, 3])
+    batch = batches.gather(torch.from_numpy(indices))
+    inputs = windows.inputs(indices)
+    np.testing.assert_array_equal(batch.inputs.x, inputs.values[..., [0, 2, 3]])
+    np.testing.assert_array_equal(batch.truth, windows.targets(indices)[..., [2, 0]])
+    np.testing.assert_array_equal(batch.inputs.static, inputs.values[:, 0, [4]])
+    known = batch.inputs.known
+    np.testing.assert_array_equal(known, inputs.known)
+    np.testing.assert_array_equal(known[..., 0], windows.targets(indices)[..., 3])
+    np.testing.assert_array_equal(batch.weights, windows.target_weights(indices))
 
 
 # Losses
@@ -85,7 +112,10 @@ PENALTIES = {
 def gradient(model, forecast, truth):
     """Sum, count, and gradient of the loss for a forecast given outright."""
     leaf = torch.tensor(forecast, requires_grad=True)
-    batch = torch.zeros(len(forecast), 8, 3), None, torch.tensor(truth)
+    x, truth = torch.zeros(len(forecast), 8, 3), torch.tensor(truth)
+    targets = model._columns().targets
+    truth = truth if targets is None else truth[..., targets]
+    batch = Batch(NetworkInputs(x), truth)
     total, count = model._make_loss()(lambda *inputs: leaf, batch)
     total.backward()
     return total.item(), count.item(), leaf.grad.numpy()
@@ -130,11 +160,12 @@ def test_what_stands_behind_the_mask_has_no_influence(monkeypatch):
     model = make(missing="mask").fit(holes)
     forecast = model.predict()
 
-    def with_filling(network, inputs, marks, has_gaps):
-        return network(inputs.nan_to_num(123.0), marks, ~inputs.isnan())
+    def with_filling(network, inputs, has_gaps):
+        x = inputs.x.nan_to_num(123.0)
+        return network(x, inputs.marks, ~inputs.x.isnan())
 
-    def without_mask(network, inputs, marks, has_gaps):
-        return network(inputs.nan_to_num(123.0), marks)
+    def without_mask(network, inputs, has_gaps):
+        return network(inputs.x.nan_to_num(123.0), inputs.marks)
 
     monkeypatch.setattr(torch_forecaster, "_run", with_filling)
     other = make(missing="mask").fit(holes)
@@ -410,7 +441,7 @@ def test_a_forecast_does_not_depend_on_its_company(n_columns, monkeypatch):
         np.testing.assert_array_equal(model.predict(windows[part]), together[part])
     np.testing.assert_array_equal(model.predict(windows[::-1])[::-1], together)
     score = model.score(table)
-    monkeypatch.setattr(base, "WINDOWS_PER_CHUNK", 5)
+    monkeypatch.setattr(predicting, "WINDOWS_PER_CHUNK", 5)
     assert model.score(table) == pytest.approx(score, rel=1e-12)
     monkeypatch.setattr(torch_forecaster, "TOKENS_PER_PASS", {"cpu": 4096})
     np.testing.assert_allclose(model.predict(windows), together, rtol=1e-4, atol=1e-5)

@@ -44,6 +44,14 @@ def test_feed_forward_equals_its_equation():
     assert not torch.allclose(network(x), other, rtol=1e-7, atol=1e-9)
 
 
+def test_relu_is_the_other_activation():
+    network = build(lambda: FeedForward(3, 5, activation="relu"))
+    x = normal(2, 4, 3)
+    hidden = (x @ network.W1.weight.T + network.W1.bias).clamp(min=0)
+    want = hidden @ network.W2.weight.T + network.W2.bias
+    torch.testing.assert_close(network(x), want, rtol=1e-12, atol=1e-14)
+
+
 def test_both_dropouts_of_the_feed_forward_network_act():
     network = build(lambda: FeedForward(3, 500, dropout=0.5)).train()
     with torch.no_grad():

@@ -24,6 +24,7 @@ from sciseq.errors import (
     SciSeqWarning,
     nearest_name,
 )
+from sciseq.ops.selective_scan.exported import scan_operator
 from sciseq.ops.selective_scan.reference import selective_scan_reference
 
 __all__ = ["available_backends", "selective_scan"]
@@ -175,6 +176,9 @@ def _choose(backend: str | None, device_type: str) -> Scan:
     where = "backend"
     if backend is None:
         backend, where = os.environ.get(ENVIRONMENT_VARIABLE), ENVIRONMENT_VARIABLE
+    if torch.compiler.is_exporting():
+        # Whatever computes here, an exported graph holds the reference.
+        return scan_operator
     if not backend:
         return _best(device_type)
     if backend == "reference":

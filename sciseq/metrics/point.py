@@ -16,12 +16,11 @@ import numpy.typing as npt
 
 from sciseq.error_sums import ErrorSums, FloatArray, as_float64, check_batch, ratio
 from sciseq.errors import DataQualityError, InputError, InputTypeError, nearest_name
+from sciseq.metrics.names import METRICS
 
 __all__ = [
-    "METRICS",
     "ErrorSummary",
     "ForecastErrors",
-    "Metric",
     "SeasonalScale",
     "forecast_errors",
     "seasonal_scale",
@@ -30,44 +29,6 @@ __all__ = [
 # Windows are pooled in pieces of about this many values, which bounds the memory that
 # one large batch takes.
 _PIECE = 1 << 18
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What callers need to know about a forecast metric.
-
-    Parameters
-    ----------
-    name : str
-        Key in results.
-    title : str
-        What it is, in one line.
-    direction : str
-        ``"lower"`` or ``"greater"`` is better; ``"zero"``: nearest to zero is best.
-    needs_scale : bool
-        Whether a seasonal scale must be given.
-    """
-
-    name: str
-    title: str
-    direction: str
-    needs_scale: bool = False
-
-
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("mse", "mean squared error", "lower"),
-        Metric("mae", "mean absolute error", "lower"),
-        Metric("rmse", "root mean squared error", "lower"),
-        Metric("smape", "symmetric absolute percentage error, 0 to 200", "lower"),
-        Metric("bias", "mean of forecast minus truth", "zero"),
-        Metric("r2", "coefficient of determination, mean over targets", "greater"),
-        Metric("mase", "mean absolute scaled error", "lower", needs_scale=True),
-        Metric("rmsse", "root mean squared scaled error", "lower", needs_scale=True),
-    )
-}
-"""All metrics by name."""
 
 
 class SeasonalScale(NamedTuple):
@@ -363,7 +324,7 @@ def forecast_errors(
         What happened (NaN: not observed) and what was forecast, matched by position;
         (horizon, n_targets) counts as one window.
     metrics : sequence of str
-        Names in ``METRICS``.
+        Names in ``METRICS`` that judge a forecast.
     scale : SeasonalScale, optional
         Scale from :func:`seasonal_scale`; needed for "mase" and "rmsse".
 
@@ -392,6 +353,12 @@ def forecast_errors(
                 f"no metric is called {name!r}. {nearest_name(name, METRICS)}".rstrip(),
                 where="metrics",
                 hint=f"Metrics are {', '.join(METRICS)}.",
+            )
+        if METRICS[name].judges != "forecast":
+            raise InputError(
+                f"metric {name!r} judges {METRICS[name].judges}, here are forecasts",
+                where="metrics",
+                hint="Use QuantileErrors, or backtest with quantiles= or coverage=.",
             )
         if METRICS[name].needs_scale and scale is None:
             raise InputError(

@@ -1,0 +1,19 @@
+# Made by `make names`; type checkers read it.
+
+from sciseq.data.datasets import list_datasets as list_datasets
+from sciseq.data.datasets import load_dataset as load_dataset
+from sciseq.forecasting.arnet import ARNetForecaster as ARNetForecaster
+from sciseq.forecasting.ensemble import ForecastEnsemble as ForecastEnsemble
+from sciseq.forecasting.gateformer import GateformerForecaster as GateformerForecaster
+from sciseq.forecasting.itransformer import ITransformerForecaster as ITransformerForecaster
+from sciseq.forecasting.linear import LinearForecaster as LinearForecaster
+from sciseq.forecasting.mambamixer import MambaMixerForecaster as MambaMixerForecaster
+from sciseq.forecasting.naive import NaiveForecaster as NaiveForecaster
+from sciseq.forecasting.patchtst import PatchTSTForecaster as PatchTSTForecaster
+from sciseq.forecasting.smamba import SMambaForecaster as SMambaForecaster
+from sciseq.forecasting.statsmodels_forecaster import StatsmodelsForecaster as StatsmodelsForecaster
+from sciseq.forecasting.window_forecaster import WindowForecaster as WindowForecaster
+from sciseq.persistence import load as load
+from sciseq.pipeline import ForecastPipeline as ForecastPipeline
+
+__version__: str
