@@ -42,6 +42,7 @@ LEVELS = (
     ("base",),
     ("torch_base",),
     ("model_selection",),
+    ("inspection",),
     ("plotting",),
     ("testing",),
     ("generation",),

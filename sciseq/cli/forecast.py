@@ -254,15 +254,19 @@ def _make_model(
         "random_state": request.seed,
         "verbose": int(is_watched),
     }
-    if request.lookback is None and known["lookback"] is not None:
-        wanted["lookback"] = default_lookback(
-            known["lookback"],
-            int(rows.lengths.min()),
-            request.horizon,
-            rows.season,
-            model.validation_fraction,
-        )
-    return model.set_params(**{name: wanted[name] for name in wanted if name in known})
+    # Members of an ensemble have look-backs, devices and seeds of their own.
+    places = {name: name.rpartition("__")[2] for name in known}
+    chosen = {name: wanted[end] for name, end in places.items() if end in wanted}
+    if request.lookback is None:
+        for name in [one for one in chosen if places[one] == "lookback"]:
+            chosen[name] = known[name] and default_lookback(
+                known[name],
+                int(rows.lengths.min()),
+                request.horizon,
+                rows.season,
+                model.validation_fraction,
+            )
+    return model.set_params(**chosen)
 
 
 def _fit_and_predict(
@@ -289,7 +293,8 @@ def _describe_input(
     shape = f"{len(frame)} rows, {frame.shape[1]} columns"
     if len(rows.lengths) > 1:
         shape += f", {len(rows.lengths)} series"
-    look = "" if model.lookback is None else f", lookback {model.lookback}"
+    lookback = getattr(model, "lookback", None)
+    look = "" if lookback is None else f", lookback {lookback}"
     say(f"{request.data.name}: {shape}{look}, horizon {model.horizon}")
     if type(frame.index).__name__ == "RangeIndex":
         say(f"{request.data.name}: no time column was found, rows are numbered")

@@ -22,7 +22,7 @@ _PROBES_PER_CHUNK = 64
 class LinearCore(nn.Module):
     r"""A linear map of each target's window, in float64.
 
-    .. math:: \hat y_h = \sum_l w_{hl} x_l + b_h + \sum_k \beta_{hk} z_{hk}
+    .. math:: \hat y_h = \sum_l w_{hl} x_l + b_h + \sum_{jk} \beta_{hjk} z_{jk}
               + \sum_s \gamma_{hs} c_s
 
     Centred maps take the mean :math:`\mu` from the window and add it again, and the
@@ -37,8 +37,9 @@ class LinearCore(nn.Module):
         The bias.
     targets : sequence of int
         Positions of the targets among the columns.
-    known_coef : ndarray of shape (G, H, K), optional
-        Weights of what is known ahead of the row that is forecast.
+    known_coef : ndarray of shape (G, H, H K), optional
+        Weights of what is known ahead, step by step. Where forecasts feed on earlier
+        ones, earlier steps count too.
     static : sequence of int
         Positions of the static covariates among the columns.
     static_coef : ndarray of shape (G, H, S), optional
@@ -72,12 +73,13 @@ class LinearCore(nn.Module):
         self.epsilon = epsilon
         self.has_gaps = has_gaps
         for name, values in (
-            ("coef", np.swapaxes(coef, 1, 2)),  # (G, L, H)
-            ("intercept", intercept),
+            ("coef", coef),
+            ("intercept", intercept[:, None]),
             ("known_coef", known_coef),
             ("static_coef", static_coef),
         ):
-            kept = None if values is None else torch.from_numpy(np.array(values))
+            # Kept as factors of products: (G, L, H), (G, H, 1), ...
+            kept = None if values is None else torch.from_numpy(np.array(values)).mT
             self.register_buffer(name, kept)
         for name, positions in (("targets", targets), ("static", static)):
             chosen = torch.tensor([int(one) for one in positions], dtype=torch.int64)
@@ -92,7 +94,7 @@ class LinearCore(nn.Module):
             count = observed.double().sum(3, keepdim=True).clamp(min=1.0)
             mean = torch.where(observed, x, 0.0).sum(3, keepdim=True) / count
             x = torch.where(observed, x, mean)
-        intercept = self.intercept.unsqueeze(1)  # (G, 1, H)
+        intercept = self.intercept.mT  # (G, 1, H)
         if self.epsilon is None:
             y = x @ self.coef + intercept  # (B, T, 1, H)
         else:
@@ -100,10 +102,11 @@ class LinearCore(nn.Module):
             deviation = (x.square().mean(3, keepdim=True) + self.epsilon).sqrt()
             y = mean + x @ self.coef + intercept * deviation
         if self.known_coef is not None and known is not None:
-            y = y + (known.unsqueeze(1) * self.known_coef).sum(3).unsqueeze(2)
+            flat = known.flatten(1)[:, None, None]  # (B, 1, 1, H K)
+            y = y + flat @ self.known_coef
         if self.static_coef is not None:
-            static = z[:, :1].index_select(2, self.static)  # (B, 1, S)
-            y = y + (static.unsqueeze(1) * self.static_coef).sum(3).unsqueeze(2)
+            static = z[:, :1].index_select(2, self.static)[:, None]  # (B, 1, 1, S)
+            y = y + static @ self.static_coef
         return y.permute(0, 3, 1, 2)
 
 
@@ -134,33 +137,34 @@ def affine_core(model: Any) -> LinearCore:
             where="missing='mask'",
             hint="Fit with missing='interpolate', and interpolate before forecasting.",
         )
-    L, K = model._context_length, model._n_known
+    L, n_known = model._context_length, int(model.horizon) * model._n_known
     S = len(model.static_positions_)
-    responses = _responses(model, L, K, S)  # (1 + L + K + S, H, T)
+    responses = _responses(model, L, n_known, S)  # (1 + L + H K + S, H, T)
     bias = responses[0]
-    slopes = np.moveaxis(responses[1:] - bias, (2, 1), (0, 1))  # (T, H, L + K + S)
+    slopes = np.moveaxis(responses[1:] - bias, 0, 2).swapaxes(0, 1)
+    window, known, static = np.split(slopes, [L, L + n_known], axis=2)  # (T, H, ...)
     return LinearCore(
-        slopes[..., :L],
+        window,
         bias.T,
         model.target_positions_,
-        known_coef=slopes[..., L : L + K] if K else None,
+        known_coef=known if n_known else None,
         static=model.static_positions_,
-        static_coef=slopes[..., L + K :] if S else None,
+        static_coef=static if S else None,
     )
 
 
-def _responses(model: Any, L: int, K: int, S: int) -> FloatArray:
-    """Scaled forecasts of a window of zeros, then of windows with a single one."""
+def _responses(model: Any, L: int, n_known: int, S: int) -> FloatArray:
+    """Scaled forecasts of inputs of zeros, then of inputs with a single one."""
     parts = []
-    n_probes = 1 + L + K + S
-    for start in range(0, n_probes, _PROBES_PER_CHUNK):
-        probes = np.arange(start, min(start + _PROBES_PER_CHUNK, n_probes))
-        is_one = probes[:, None] == 1 + np.arange(L + K + S)  # (n, L + K + S)
+    n_inputs = L + n_known + S
+    for start in range(0, 1 + n_inputs, _PROBES_PER_CHUNK):
+        probes = np.arange(start, min(start + _PROBES_PER_CHUNK, 1 + n_inputs))
+        is_one = (probes[:, None] == 1 + np.arange(n_inputs)).astype(np.float64)
+        window, ahead, static = np.split(is_one, [L, L + n_known], axis=1)
         values = np.zeros((len(probes), L, model.n_features_in_))
-        values[..., model.target_positions_] = is_one[:, :L, None]
-        values[..., model.static_positions_] = is_one[:, None, L + K :]
-        known = np.repeat(is_one[:, None, L : L + K], int(model.horizon), axis=1)
+        values[..., model.target_positions_] = window[:, :, None]
+        values[..., model.static_positions_] = static[:, None]
+        known = ahead.reshape(len(probes), int(model.horizon), -1) if n_known else None
         series = np.zeros(len(probes), dtype=np.int64)
-        inputs = WindowInputs(values, None, known.astype(float) if K else None, series)
-        parts.append(model._forecast(inputs))
+        parts.append(model._forecast(WindowInputs(values, None, known, series)))
     return np.concatenate(parts)

@@ -20,12 +20,14 @@ from sciseq.data.windows import WindowInputs
 from sciseq.errors import (
     CapabilityError,
     FileFormatError,
+    InputError,
     InputTypeError,
     MissingDependencyError,
     NumericalError,
 )
 from sciseq.export.modules import ForecastModule, NetworkCore
 from sciseq.files import write_atomic
+from sciseq.parameters import Real
 from sciseq.torch_base import TorchEstimator
 
 __all__ = ["export_onnx"]
@@ -65,8 +67,8 @@ def export_onnx(
     NotFittedError
         Before fit.
     CapabilityError
-        When the forecaster has no network, scales each series by itself, or has a
-        network that the exporter cannot write.
+        When the forecaster has no network, scales each series by itself, has a network
+        that the exporter cannot write, or nothing to calibrate quantiles on.
     MissingDependencyError
         When onnx, onnxruntime or onnxscript is not installed.
     NumericalError
@@ -107,7 +109,7 @@ def export_onnx(
         )
     _check_model(model)
     check_is_fitted(model)
-    _check_settings(model)
+    _check_settings(model, quantiles)
     _check_packages()
     module = ForecastModule(model, _core_of(model), quantiles).eval()
     data = _onnx_bytes(module, model, quantiles)
@@ -145,13 +147,26 @@ def _check_model(model: Any) -> None:
     )
 
 
-def _check_settings(model: Any) -> None:
+def _check_settings(model: Any, quantiles: Sequence[float]) -> None:
     if model.series_scaler_ is not None:
         raise CapabilityError(
             "scaler='series' scales each series by itself, and a window alone does not "
             "tell which series it is from",
             where=type(model).__name__,
             hint="Fit with scaler='standard' or scaler=None.",
+        )
+    is_level = Real(0.0, 1.0, open_low=True, open_high=True).allows
+    if not all(is_level(level) for level in quantiles):
+        raise InputError(
+            f"quantiles={quantiles!r} are not allowed: must lie between 0 and 1",
+            where="quantiles",
+            hint="Give levels such as [0.1, 0.5, 0.9].",
+        )
+    if len(quantiles) and model.calibration_residuals_ is None:
+        raise CapabilityError(
+            "nothing was held out in fit, so there are no errors to calibrate on",
+            where="quantiles",
+            hint="Fit with validation_data= or a larger validation_fraction.",
         )
 
 
@@ -228,7 +243,8 @@ def _onnx_bytes(
             custom_translation_table={
                 torch.ops.sciseq.selective_scan.default: onnx_selective_scan
             },
-            dynamic_shapes=sizes,
+            # What is given here names the axis; once is enough.
+            dynamic_shapes={**dict.fromkeys(inputs), "x": {0: batch}},
             verbose=False,
         )
     except Exception as error:

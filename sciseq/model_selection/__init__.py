@@ -3,6 +3,7 @@
 from sciseq.model_selection.backtest_result import Backtest
 from sciseq.model_selection.backtesting import backtest
 from sciseq.model_selection.comparison import Comparison, compare
+from sciseq.model_selection.optuna_search import OptunaSearch
 from sciseq.model_selection.paired_test import PairedTest, diebold_mariano
 from sciseq.model_selection.scoring import forecast_scorer
 from sciseq.model_selection.splitting import RollingOriginSplit
@@ -10,6 +11,7 @@ from sciseq.model_selection.splitting import RollingOriginSplit
 __all__ = [
     "Backtest",
     "Comparison",
+    "OptunaSearch",
     "PairedTest",
     "RollingOriginSplit",
     "backtest",

@@ -210,8 +210,7 @@ def _context_of(model: Any, X: Any, arguments: Mapping[str, Any]) -> int:
 
 
 def _table(results: Mapping[str, Backtest], metric: str, loss: str, lags: int) -> Any:
-    rows = {name: result.metrics.iloc[0] for name, result in results.items()}
-    table: Any = pd.DataFrame(rows).T.rename_axis("model")
+    table = _metrics(results)
     if metric not in table:
         raise InputError(
             f"no column is called {metric!r}. {nearest_name(metric, table)}".rstrip(),
@@ -238,6 +237,12 @@ def _table(results: Mapping[str, Backtest], metric: str, loss: str, lags: int) -
         holm_adjusted(table.loc[others, "p_value"]), index=others
     )
     return table
+
+
+def _metrics(results: Mapping[str, Backtest]) -> Any:
+    """One row per model, one column per metric."""
+    rows = {name: result.metrics.iloc[0] for name, result in results.items()}
+    return pd.DataFrame(rows).T.rename_axis("model")
 
 
 def _by_origin(losses: pd.Series) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.linear_model import Ridge
 
 import sciseq
 
@@ -34,6 +35,21 @@ def panel() -> pd.DataFrame:
     return pd.concat({"north": rows(60), "south": rows(50)}, names=["site"])
 
 
+def known_ahead() -> pd.DataFrame:
+    """Rows with a site, and four more in which only column c is known."""
+    frame = rows(64).assign(site=1.0)
+    frame.loc[frame.index[60:], ["a", "b"]] = np.nan
+    return frame
+
+
+SMALL: dict[str, Any] = {
+    "lookback": 12,
+    "horizon": 4,
+    "d_model": 8,
+    "max_epochs": 1,
+    "random_state": 0,
+}
+
 MODELS: dict[str, tuple[Any, Any]] = {
     "naive-panel": (sciseq.NaiveForecaster(strategy="seasonal", horizon=4), panel()),
     "linear-frame": (sciseq.LinearForecaster(lookback=12, horizon=4), rows()),
@@ -54,6 +70,47 @@ MODELS: dict[str, tuple[Any, Any]] = {
             calendar=None,
         ),
         rows().tz_convert("UTC").tz_localize(None).to_xarray(),
+    ),
+    "gateformer-covariates": (
+        sciseq.GateformerForecaster(
+            future_covariates=["c", "hour"], static_covariates="site", **SMALL
+        ),
+        known_ahead(),
+    ),
+    "mambamixer-panel": (
+        sciseq.MambaMixerForecaster(scaler="series", patch_length=4, stride=4, **SMALL),
+        panel(),
+    ),
+    "itransformer-quantiles": (
+        sciseq.ITransformerForecaster(gated=True, loss="quantile", **SMALL),
+        rows(),
+    ),
+    "patchtst-frame": (sciseq.PatchTSTForecaster(**SMALL), rows()),
+    "ar-net-sparse": (
+        sciseq.ARNetForecaster(
+            lookback=12, horizon=4, strategy="recursive", sparsity=0.3
+        ),
+        rows(),
+    ),
+    "statsmodels-panel": (
+        sciseq.StatsmodelsForecaster(
+            model="autoreg", lags=2, lookback=12, horizon=4, season_length=1
+        ),
+        panel(),
+    ),
+    "window-ridge": (
+        sciseq.WindowForecaster(regressor=Ridge(), lookback=12, horizon=4),
+        rows(),
+    ),
+    "ensemble": (
+        sciseq.ForecastEnsemble(
+            forecasters=[
+                ("line", sciseq.LinearForecaster(lookback=12)),
+                ("last", sciseq.NaiveForecaster()),
+            ],
+            horizon=4,
+        ),
+        rows(),
     ),
 }
 

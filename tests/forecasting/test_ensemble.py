@@ -477,4 +477,4 @@ def test_inside_a_pipeline_and_a_backtest():
     np.testing.assert_allclose(pipeline.predict(), plain.predict(), rtol=1e-3)
     result = backtest(build(), frame(), test_size=10)
     first = build().fit(frame().iloc[:50]).predict().to_numpy()
-    np.testing.assert_allclose(result.forecasts.to_numpy()[:H, :3], first, rtol=1e-9)
+    np.testing.assert_allclose(result.forecasts["forecast"][:H], first, rtol=1e-9)
