@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from sciseq.data.containers import read_panel
+from sciseq.data.missing import forward_fill
 from sciseq.data.panel import FloatArray, Panel
 from sciseq.errors import InputError, InputTypeError
 from sciseq.model_selection.time_axis import IntArray
@@ -191,7 +192,8 @@ def forecast_windows(
         Fitted.
     raw, cleaned : Panel
         The same rows and columns, as they were read, and as the model wants them:
-        missing values treated by its choice.
+        missing values treated by its choice, rows after the last observed target left
+        out where it takes covariates that are known ahead.
     first_rows : array-like of int
         First target row of the first window of each series; at least L. Series
         without a window are left out.
@@ -208,9 +210,9 @@ def forecast_windows(
     series = np.flatnonzero(first + H <= cleaned.lengths)
     if not len(series):
         return
-    starts = first[series] - L
+    starts, stops = first[series] - L, cleaned.lengths[series]
     inputs, truths = (
-        _cut_series(one, series.tolist(), starts.tolist(), one.lengths[series].tolist())
+        _cut_series(one, series.tolist(), starts.tolist(), stops.tolist())
         for one in (cleaned, raw)
     )
     ends = np.cumsum(inputs.lengths)
@@ -277,14 +279,19 @@ def known_rows(
 
 def _known(model: Any, panel: Panel, series: int, row: int) -> tuple[FloatArray, Any]:
     """Rows of one series before a first target row, and what is known ahead."""
-    columns = future_columns(model)
+    columns, times = future_columns(model), panel.times[series]
     stop = row + model.horizon if columns and row else row
-    values, times = panel.values[series][:stop], panel.times[series]
+    values = panel.values[series][:stop]
     if columns and row:
         values = values.copy()
         hidden = np.ones(panel.n_columns, dtype=bool)
         hidden[list(columns)] = False
         values[row:, hidden] = np.nan
+        targets = model._targets_of(panel)
+        if np.isnan(values[row - 1, targets]).all():
+            # Forecasts begin after the last row with a target: it must be this one.
+            past = forward_fill(values[None, :row, targets])
+            values[row - 1, targets] = past[0, -1]
     return values, None if times is None else times[:stop]
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
@@ -34,14 +34,17 @@ _RULES: dict[str, Rule] = {
 TRIALS_BEFORE_PRUNING = 5
 
 
-def _found_has(name: str) -> Callable[[Any], bool]:
-    """Tell whether the model that was found, or is to be found, has a method."""
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _if_found_has(name: str) -> Callable[[_Method], _Method]:
+    """Give a search a method only when its estimator has it."""
 
     def check(search: Any) -> bool:
         getattr(getattr(search, "best_estimator_", search.estimator), name)
         return True
 
-    return check
+    return cast(Callable[[_Method], _Method], available_if(check))
 
 
 class OptunaSearch(MetaEstimatorMixin, BaseEstimator):
@@ -299,7 +302,7 @@ class OptunaSearch(MetaEstimatorMixin, BaseEstimator):
 
     # ------------------------------------------------------- the model that was found
 
-    @available_if(_found_has("predict"))
+    @_if_found_has("predict")
     def predict(self, X: Any = None, **options: Any) -> Any:
         """Forecast with the best model; see its ``predict``.
 
@@ -316,7 +319,7 @@ class OptunaSearch(MetaEstimatorMixin, BaseEstimator):
         """
         return self._found().predict(X, **options)
 
-    @available_if(_found_has("predict_quantiles"))
+    @_if_found_has("predict_quantiles")
     def predict_quantiles(self, X: Any = None, **options: Any) -> Any:
         """Forecast quantiles with the best model; see its ``predict_quantiles``.
 
@@ -334,7 +337,7 @@ class OptunaSearch(MetaEstimatorMixin, BaseEstimator):
         """
         return self._found().predict_quantiles(X, **options)
 
-    @available_if(_found_has("predict_interval"))
+    @_if_found_has("predict_interval")
     def predict_interval(self, X: Any = None, **options: Any) -> Any:
         """Forecast intervals with the best model; see its ``predict_interval``.
 
@@ -381,6 +384,6 @@ class OptunaSearch(MetaEstimatorMixin, BaseEstimator):
             raise InputError(
                 "with refit=False no model was kept",
                 where="OptunaSearch",
-                hint="Fit your own: clone(estimator).set_params(**search.best_params_).",
+                hint="Fit clone(estimator).set_params(**search.best_params_) yourself.",
             )
         return self.best_estimator_

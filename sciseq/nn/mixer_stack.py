@@ -110,7 +110,8 @@ class MixerStack(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from sciseq.nn import build_network
+    >>> from sciseq.nn import (
+    ...     SelectiveChannelMixer, SelectiveTokenMixer, build_network)
     >>> stack = build_network(
     ...     lambda: MixerStack([SelectiveTokenMixer(8)], [SelectiveChannelMixer(5)]),
     ...     torch.Generator().manual_seed(0),

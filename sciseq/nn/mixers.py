@@ -150,7 +150,7 @@ class SelectiveTokenMixer(nn.Module):
     --------
     >>> import torch
     >>> from functools import partial
-    >>> from sciseq.nn import build_network
+    >>> from sciseq.nn import GridConvolution, build_network, cross_scan
     >>> build = lambda: SelectiveTokenMixer(
     ...     8, convolution=partial(GridConvolution, n_rows=3), orders=cross_scan(3)
     ... )

@@ -1,5 +1,6 @@
 """ONNX files: the forecasts of the model, from onnxruntime alone."""
 
+import functools
 import json
 import sys
 
@@ -223,9 +224,8 @@ def test_a_file_that_differs_is_not_written(
     assert [one.name for one in tmp_path.iterdir()] == ["model.onnx"]
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_written_is_refused(plain, tmp_path) -> None:
-    _, _, frame = plain
-
     class Opaque(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -234,10 +234,11 @@ def test_a_network_that_cannot_be_written_is_refused(plain, tmp_path) -> None:
         def forward(self, x, marks=None, observed=None):
             return x[:, :H] * torch.linalg.eigvals(x @ x.mT).abs().sum()
 
-    other = sciseq.SMambaForecaster(n_layers=1, **TINY).fit(frame)
-    other.network_ = Opaque()
+    _, _, frame = plain
+    model = SMambaForecaster(n_layers=1, **TINY).fit(frame)
+    model.network_ = Opaque()
     with pytest.raises(CapabilityError, match="SMambaForecaster cannot be written"):
-        export_onnx(other, tmp_path / "model.onnx")
+        export_onnx(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
 
@@ -272,33 +273,58 @@ def test_what_cannot_be_exported_is_refused(tmp_path, plain, monkeypatch) -> Non
 # ----------------------------------------------------------------- roles, every method
 
 
-def check_roles(model, tmp_path) -> None:
+def check_roles(model, forecast_windows) -> None:
+    """Compare with predict where values are missing, clipped, known and static."""
     frame = table(offset=5.0)
     model.set_params(missing="mask", nonnegative=True)
     model.fit(frame)
-    path = tmp_path / "model.onnx"
-    export_onnx(model, path)
     gaps = frame.copy()
     gaps.iloc[70:75, 0] = np.nan
     gaps.iloc[80:110, 1] = np.nan  # a column that is missing throughout the window
     gaps.iloc[60:90, 2] -= 100.0  # far below zero
     for ends in ([78], [90, 110]):
-        (forecast,) = run(path, inputs_of(model, gaps, ends))
+        forecast = forecast_windows(inputs_of(model, gaps, ends))
         expected = np.stack([forecast_of(model, gaps, end) for end in ends])
         np.testing.assert_allclose(forecast, expected, rtol=1e-4, atol=1e-4)
         assert (forecast >= 0).all()
 
 
-def test_roles_and_gaps(tmp_path) -> None:
-    check_roles(SMambaForecaster(n_layers=1, **ROLES, **TINY), tmp_path)
+def test_modules_know_roles_and_gaps() -> None:
+    model = SMambaForecaster(n_layers=1, **ROLES, **TINY)
+
+    def forecast_windows(inputs, **changes):
+        module = ForecastModule(model, NetworkCore(model), ())
+        for name, value in changes.items():
+            setattr(module.core, name, value)
+        tensors = {name: torch.from_numpy(one) for name, one in inputs.items()}
+        return module(**tensors)[0].numpy()
+
+    check_roles(model, forecast_windows)
+    for changes in ({"targets": torch.tensor([1, 0])}, {"static": torch.tensor([0])}):
+        with pytest.raises(AssertionError):
+            check_roles(model, functools.partial(forecast_windows, **changes))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["ITransformerForecaster", "GateformerForecaster", "MambaMixerForecaster"]
+    "name",
+    [
+        "GateformerForecaster",
+        "ITransformerForecaster",
+        "MambaMixerForecaster",
+        "SMambaForecaster",
+    ],
 )
-def test_roles_and_gaps_of_every_network(name: str, tmp_path) -> None:
-    check_roles(getattr(sciseq, name)(**ROLES, **TINY), tmp_path)
+def test_files_know_roles_and_gaps(name: str, tmp_path) -> None:
+    model = getattr(sciseq, name)(**ROLES, **TINY)
+    path = tmp_path / "model.onnx"
+
+    def forecast_windows(inputs):
+        if not path.exists():
+            export_onnx(model, path)
+        return run(path, inputs)[0]
+
+    check_roles(model, forecast_windows)
 
 
 @pytest.mark.slow
