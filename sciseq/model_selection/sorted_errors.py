@@ -87,8 +87,8 @@ class SortedErrors:
         if (is_new & ~was_old & (self.count[samples] == self.ordered.shape[1])).any():
             self._make_room()
         self.count[samples] += is_new.astype(np.int64) - was_old
-        leaves = self._places(samples, old).tolist()
-        enters = self._places(samples, new).tolist()
+        both = self._places(np.tile(samples, 2), np.concatenate([old, new]))
+        leaves, enters = both.reshape(2, -1).tolist()
         for sample, one, a, b in zip(
             samples.tolist(), new.tolist(), leaves, enters, strict=True
         ):
@@ -102,16 +102,14 @@ class SortedErrors:
 
     def _places(self, samples: IntArray, values: FloatArray) -> IntArray:
         """First position of each sample that holds no less than a value."""
-        low = np.zeros(len(samples), dtype=np.int64)
-        high = np.full(len(samples), self.ordered.shape[1])
-        while (low < high).any():
-            middle = (low + high) // 2
-            inside = np.minimum(middle, self.ordered.shape[1] - 1)
-            is_less = self.ordered[samples, inside] < values
-            goes_up = is_less & (low < high)
-            low = np.where(goes_up, middle + 1, low)
-            high = np.where(goes_up, high, np.minimum(middle, high))
-        return low
+        length = self.ordered.shape[1]
+        place = np.zeros(len(samples), dtype=np.int64)
+        # Steps of 2^k down to 1, each taken where what lies before is still less.
+        for power in reversed(range(length.bit_length())):
+            ahead = place + (1 << power)
+            before = self.ordered[samples, np.minimum(ahead, length) - 1]
+            place = np.where((ahead <= length) & (before < values), ahead, place)
+        return place
 
     def _make_room(self) -> None:
         more = np.full((len(self.ordered), self.ordered.shape[1] + 64), np.inf)

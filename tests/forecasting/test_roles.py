@@ -225,7 +225,7 @@ def test_methods_refuse_covariates_that_they_cannot_use():
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"future_covariates": "drivr"}, InputError, "'driver'"),
+        ({"future_covariates": "drive"}, InputError, "'driver'"),
         ({"targets": "load", "static_covariates": "load"}, InputError, "two roles"),
         (
             {"static_covariates": "driver"},

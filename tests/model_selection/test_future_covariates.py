@@ -34,7 +34,9 @@ class Known(BaseForecaster):
         return training
 
     def _forecast(self, inputs):
-        last = dict(zip(self.columns_, np.moveaxis(inputs.values[:, -1:], 2, 0), strict=True))
+        last = dict(
+            zip(self.columns_, np.moveaxis(inputs.values[:, -1:], 2, 0), strict=True)
+        )
         y, past = (np.nan_to_num(last[name])[..., None] for name in ("y", "past"))
         return y + inputs.known[..., :1] + 0.1 * past
 
