@@ -446,8 +446,8 @@ def report(results: list[Cell], command: str) -> None:
         "## Seconds at p = 1000 on 100,000 points",
         "",
         f"Median of {REPEATS}; measured {times} time(s), the last one counts. The load "
-        f"of the machine was {load[0] if load else 0:.1f}: where that is above the number of cores, the "
-        "processor seconds are those of an idle machine, and the wall seconds are not.",
+        f"of the machine was {load[0] if load else 0:.1f}: where that is above the "
+        "number of cores, wall seconds are longer than on an idle machine.",
         "",
         *seconds_table(results),
         "",

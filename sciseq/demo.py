@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     first = results["S-Mamba"].forecasts.index[0][0]
     forecast = results["S-Mamba"].forecasts.loc[first]["forecast"]
     forecast.attrs = dict(table.attrs)
-    figure = plot_forecast(
+    axes = plot_forecast(
         known,
         forecast,
         truth=table.iloc[-TEST_ROWS:],
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         title="Eight quarters from the end of the known rows, S-Mamba",
     )
     write_table(forecast, folder / "forecast.csv")
-    save_figure(figure, folder / "forecast.png")
+    save_figure(axes, folder / "forecast.png")
     _say(f"\nWritten: {folder / 'forecast.csv'}, {folder / 'forecast.png'}")
     _say(f"{time.perf_counter() - started:.0f} s")
 

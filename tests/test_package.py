@@ -44,6 +44,7 @@ LEVELS = (
     ("model_selection",),
     ("inspection",),
     ("plotting",),
+    ("export",),
     ("testing",),
     ("generation",),
     ("forecasting", "sequencing"),

@@ -91,13 +91,13 @@ def run_forecast(request: ForecastRequest) -> None:
         from sciseq.cli.comparison import compare
 
         comparison = compare(model, method.name, frame, rows.lengths, rows.season)
-    figure = None
+    picture = None
     if request.plot is not None:
         from sciseq.plotting import plot_forecast
 
         title = f"{request.data.name}: {method.name}"
-        figure = plot_forecast(frame, forecast, interval=interval, title=title)
-    write_outputs(table, figure, model, **outputs)
+        picture = plot_forecast(frame, forecast, interval=interval, title=title)
+    write_outputs(table, picture, model, **outputs)
     if request.out is None:
         from sciseq.data.delimited_files import write_delimited
 

@@ -50,7 +50,7 @@ def check_outputs(
 
 def write_outputs(
     table: Any,
-    figure: Any,
+    picture: Any,
     model: Any,
     *,
     out: Path | None,
@@ -63,7 +63,7 @@ def write_outputs(
     ----------
     table : pandas.DataFrame
         The forecast.
-    figure : matplotlib.figure.Figure or None
+    picture : AxesArray or None
         Its picture.
     model : estimator
         The fitted model.
@@ -77,7 +77,7 @@ def write_outputs(
         if plot is not None:
             from sciseq.plotting import save_figure
 
-            save_figure(figure, stack.enter_context(temporary_path(plot)))
+            save_figure(picture, stack.enter_context(temporary_path(plot)))
         if out is not None:
             from sciseq.data.table_files import write_table
 

@@ -193,20 +193,25 @@ def _check_capabilities(
 ) -> None:
     for kind in ("past", "future", "static"):
         role = f"{kind}_covariates"
-        if parameters[role] and kind not in can_use:
+        if _is_given(parameters[role]) and kind not in can_use:
             raise CapabilityError(
                 f"{owner} cannot use {kind} covariates",
                 where=role,
                 hint=f"Leave out {role}, or take a method that uses them: see the "
                 "table of methods in the documentation.",
             )
-    if panel.is_windows and any(parameters[role] for role in ROLES[2:]):
+    if panel.is_windows and any(_is_given(parameters[role]) for role in ROLES[2:]):
         raise CapabilityError(
             "ready-made windows (3-D) carry no rows of the future, no static values "
             "and no weights",
             where="X",
             hint="Give the table that they were cut from.",
         )
+
+
+def _is_given(labels: Any) -> bool:
+    """Tell whether some column has a role; 0 is the label of one."""
+    return labels is not None and not (isinstance(labels, list | tuple) and not labels)
 
 
 def _check_disjoint(panel: Panel, named: Mapping[str, list[int] | None]) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "PictureAxes",
     "check_axes",
     "check_figure_path",
+    "label_text",
     "place_legend",
     "plain_times",
     "png_of",
@@ -175,6 +176,17 @@ def show_times(axis: Axes, times: npt.NDArray[Any]) -> None:
     axis.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
 
 
+def label_text(label: Any) -> str:
+    """Return a label, or the labels of several levels, as one text.
+
+    Examples
+    --------
+    >>> label_text("load"), label_text(("north", "load"))
+    ('load', 'north: load')
+    """
+    return ": ".join(map(str, label)) if isinstance(label, tuple) else str(label)
+
+
 def thin_labels(labels: Sequence[Any], most: int) -> tuple[list[int], list[str]]:
     """Positions and texts of at most ``most`` of the labels, evenly spread.
 
@@ -185,7 +197,7 @@ def thin_labels(labels: Sequence[Any], most: int) -> tuple[list[int], list[str]]
     """
     step = -(-len(labels) // most)
     positions = list(range(0, len(labels), max(step, 1)))
-    return positions, [str(labels[one]) for one in positions]
+    return positions, [label_text(labels[one]) for one in positions]
 
 
 def unit_of(label: Any, *containers: Any) -> str:

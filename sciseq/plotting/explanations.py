@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from sciseq.errors import InputError, InputTypeError, nearest_name
 from sciseq.plotting.canvas import (
     SERIES_COLORS,
+    label_text,
     place_legend,
     single_axes,
     thin_labels,
@@ -35,7 +36,7 @@ def plot_coefficients(
     ----------
     coefficients : DataFrame or Series
         What ``ARNetForecaster.coefficients()`` returned: the index holds the lags,
-        each column is one set of coefficients (of a target, or a step).
+        each column is one set of coefficients (of a target, or of a target and step).
     columns : sequence of labels, optional
         Columns to draw, at most six; by default all.
     ax : Axes, optional
@@ -69,6 +70,7 @@ def plot_coefficients(
             hint=f"Choose some: columns={list(table.columns[:2])}.",
         )
     lags = table.index.to_numpy(float)
+    names = [label_text(one) for one in table.columns]
     axis = single_axes(ax, 3.6)
     for number, (label, color) in enumerate(
         zip(table.columns, SERIES_COLORS, strict=False)
@@ -84,7 +86,7 @@ def plot_coefficients(
             marker="o" if len(lags) <= _MOST_MARKERS else None,
             markersize=4,
             color=color,
-            label=str(label),
+            label=names[number],
         )
         if len(lags) > _MOST_MARKERS:
             axis.lines[-1].set(linestyle="-", linewidth=0.8)
@@ -95,9 +97,9 @@ def plot_coefficients(
     axis.margins(x=0.02)
     tidy(axis)
     if n_columns == 1:
-        axis.set_title(str(table.columns[0]), loc="left")
+        axis.set_title(names[0], loc="left")
     else:
-        place_legend([axis], [str(one) for one in table.columns], is_own=ax is None)
+        place_legend([axis], names, is_own=ax is None)
     return axis
 
 
@@ -107,7 +109,8 @@ def plot_gates(gates: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     gates : DataFrame
-        One row per variate, one column per gate.
+        What ``GateformerForecaster.gate_values()`` returned: one row per variate, one
+        column per gate.
     ax : Axes, optional
         Where to draw; by default on a new figure.
 
@@ -160,7 +163,8 @@ def plot_importance(
     Parameters
     ----------
     importance : DataFrame
-        One row per variate, with columns ``mean`` and ``sd`` (over repeats).
+        What :func:`~sciseq.inspection.permutation_importance` returned: one row per
+        variate, with columns ``mean`` and ``sd`` (over repeats).
     max_rows : int, default=30
         Draw the largest ones only; the axes say so when there are more.
     ax : Axes, optional

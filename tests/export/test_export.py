@@ -294,9 +294,9 @@ def test_modules_know_roles_and_gaps() -> None:
     # input counts.
     model = sciseq.ITransformerForecaster(scaler=None, **ROLES, **TINY)
 
-    def forecast_windows(inputs, **changes):
+    def forecast_windows(inputs, changes=None):
         module = ForecastModule(model, NetworkCore(model), ())
-        for name, positions in changes.items():
+        for name, positions in (changes or {}).items():
             setattr(module.core, name, torch.tensor(positions))
         tensors = {name: torch.from_numpy(one) for name, one in inputs.items()}
         return module(**tensors)[0].numpy()
@@ -304,7 +304,7 @@ def test_modules_know_roles_and_gaps() -> None:
     check_roles(model, forecast_windows)
     for changes in ({"targets": [1, 0]}, {"static": [0]}, {"inputs": [0, 1, 2, 2]}):
         with pytest.raises(AssertionError):
-            check_roles(model, functools.partial(forecast_windows, **changes))
+            check_roles(model, functools.partial(forecast_windows, changes=changes))
 
 
 @pytest.mark.slow

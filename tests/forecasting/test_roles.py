@@ -242,10 +242,11 @@ def test_bad_roles_are_named(given, error, message):
         SMambaForecaster(**TINY, **given).fit(table())
 
 
-def test_windows_have_no_roles_of_the_future():
+@pytest.mark.parametrize("label", [0, [1]])
+def test_windows_have_no_roles_of_the_future(label):
     X, y = np.zeros((5, 8, 2)), np.zeros((5, 4, 1))
     with pytest.raises(CapabilityError, match="ready-made windows"):
-        SMambaForecaster(**TINY, future_covariates=[1]).fit(X, y)
+        SMambaForecaster(**TINY, future_covariates=label).fit(X, y)
 
 
 def test_weights_halve_with_age_and_multiply():
