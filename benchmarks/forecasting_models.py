@@ -57,7 +57,7 @@ PATCHTST: dict[str, Any] = {
     "d_ff": 128,
     "dropout": 0.2,
     "batch_size": 32,
-    "learning_rate": 1e-4,
+    "learning_rate": 5e-4,
     "calendar": None,
 }
 MAMBAMIXER: dict[str, Any] = {
@@ -65,9 +65,9 @@ MAMBAMIXER: dict[str, Any] = {
     "n_layers": 2,
     "d_state": 2,
     "expand": 1,
-    "dropout": 0.1,
+    "dropout": 0.3,
     "batch_size": 32,
-    "learning_rate": 1e-3,
+    "learning_rate": 3e-4,
     "calendar": None,
 }
 

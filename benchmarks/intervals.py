@@ -276,7 +276,9 @@ def report(test: list[Cell], choice: list[Cell], command: str) -> None:
         "",
         "Windows looked at and speed of the levels (0: rolling), on the validation "
         "rows of ETTh1 and ETTh2 and on the last rows of another series. "
-        f"Taken: {N_WINDOWS} windows, speed {SPEED:g}.",
+        "Taken: the lowest interval scores among those that keep coverage within "
+        f"{100 * ALLOWED:g} points at every step of all three, {N_WINDOWS} windows and "
+        f"speed {SPEED:g}.",
         "",
         table(choice, "data and horizon, windows, speed"),
         "",

@@ -206,6 +206,10 @@ class TorchEstimator(SequenceEstimator):
         }
         if self.learning_rate_schedule == "cosine":
             params["max_epochs"] = repr(self.max_epochs)
+        weights = self._initial_weights()
+        if weights is not None:
+            # A run that goes on from other weights is another run.
+            data += data_fingerprint(one.cpu().numpy() for one in weights.values())
         text = json.dumps([type(self).__name__, params, data])
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -205,6 +205,12 @@ class XarrayLayout:
         targets: Sequence[int],
     ) -> Any:
         """Build the container from forecasts."""
+        if any(not index.equals(times[0]) for index in times[1:]):
+            raise CapabilityError(
+                "the series end at different times, and one array has one time axis",
+                where="X",
+                hint="Give a dict of arrays, one for each series.",
+            )
         coordinates = dict(self.coordinates)
         if self.time_attributes is not None:
             coordinates[self.time] = ((self.time,), times[0], self.time_attributes)

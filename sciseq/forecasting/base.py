@@ -10,6 +10,7 @@ time, missing values, scaling, weights and validation tails live here, once;
 forecasting is in :mod:`sciseq.forecasting.predicting`.
 """
 
+import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sciseq.base import SequenceEstimator
-from sciseq.data.containers import read_panel
+from sciseq.data.containers import ManyLayout, read_panel
 from sciseq.data.missing import apply_missing_choice
 from sciseq.data.panel import FloatArray, Panel, located
 from sciseq.data.scaling import ColumnScaler, SeriesScaler
 from sciseq.data.timeline import Step
 from sciseq.data.windows import WindowInputs, WindowSet
-from sciseq.errors import CapabilityError, InputError
+from sciseq.errors import CapabilityError, InputError, SciSeqWarning
 from sciseq.forecasting import roles
 from sciseq.forecasting import training_table as table
 from sciseq.forecasting.predicting import Predicting
@@ -192,15 +193,42 @@ class BaseForecaster(Predicting, SequenceEstimator, metaclass=ABCMeta):
         self._learn(training, validation)
         has_tail = validation is not None and validation_data is None
         if self.refit_on_all and has_tail and self._is_complete():
-            before = self._target_scaler().scale
-            self._set_scaler(panel)
-            self._refit(self._training_windows(panel))
-            if self.series_scaler_ is None:
-                self._rescale_residuals(before / self._target_scaler().scale)
+            self._learn_again(panel)
         self.context_ = None if panel.is_windows else _own(panel.rows(-L))
         self.constant_targets_ = table.constant_columns(panel, self.target_positions_)
 
+    def _learn_again(self, panel: Panel) -> None:
+        """Learn from all rows; a second training that is stopped leaves the first."""
+        first = self._fitted_attributes()
+        before = self._target_scaler().scale
+        # Residuals of many series have no one scale: there the scaler stays.
+        if self.series_scaler_ is None:
+            self._set_scaler(panel)
+        try:
+            self._refit(self._training_windows(panel))
+        except KeyboardInterrupt:
+            self.__dict__.update(first)
+            warnings.warn(
+                "the training on all rows was interrupted: the model is that of the "
+                "training rows, without the validation tail",
+                SciSeqWarning,
+                stacklevel=4,
+            )
+            return
+        if not self._is_complete():
+            self.__dict__.update(first)
+            return
+        if self.series_scaler_ is None:
+            self._rescale_residuals(before / self._target_scaler().scale)
+
     def _settle_roles(self, panel: Panel) -> None:
+        if panel.is_windows and self.time_decay is not None:
+            raise CapabilityError(
+                "time_decay needs rows that follow each other in time, ready-made "
+                "windows carry none",
+                where="time_decay",
+                hint="Give the table that the windows were cut from.",
+            )
         given = {role: getattr(self, role) for role in roles.ROLES}
         settled = roles.settle(panel, given, self._covariates, type(self).__name__)
         self.target_positions_ = settled.targets
@@ -242,7 +270,11 @@ class BaseForecaster(Predicting, SequenceEstimator, metaclass=ABCMeta):
     def _learn(self, training: Panel, validation: Panel | None) -> None:
         self._set_scaler(training)
         rows = self._training_windows(training)
-        held_out = None if validation is None else self._windows(validation)
+        held_out = None
+        if validation is not None:
+            held_out = self._windows(
+                validation, weights=self._row_weights(validation, is_training=False)
+            )
         self._fit(rows, held_out)
         self._calibrate(self._calibration_windows(rows, held_out))
 
@@ -260,8 +292,19 @@ class BaseForecaster(Predicting, SequenceEstimator, metaclass=ABCMeta):
             return
         self.scaler_ = ColumnScaler.fit(panel.values)
         if self.scaler == "series":
+            self._check_series_have_names(panel)
             self.series_scaler_ = self._keep_static(SeriesScaler.fit(panel.values))
-            self.series_ids_ = panel.series_ids
+            # A window is no series that comes again.
+            self.series_ids_ = () if panel.is_windows else panel.series_ids
+
+    def _check_series_have_names(self, panel: Panel) -> None:
+        if isinstance(panel.layout, ManyLayout) and not panel.layout.as_dict:
+            raise CapabilityError(
+                "scaler='series' finds each series again by its name, and a list "
+                "gives none",
+                where="X",
+                hint="Give a dict of tables, or one table with a (series, time) index.",
+            )
 
     def _keep_static(self, scaler: SeriesScaler) -> SeriesScaler:
         """Scale static covariates alike in all series: alone they would vanish."""
@@ -273,8 +316,9 @@ class BaseForecaster(Predicting, SequenceEstimator, metaclass=ABCMeta):
     def _scaler_for(self, panel: Panel) -> SeriesScaler:
         """Scaler of the series of a panel.
 
-        With ``scaler="series"`` a series that fit has not seen is scaled by its first
-        ``lookback`` rows, which is all that is known before its first forecast.
+        With ``scaler="series"`` a series that fit has not seen, and every ready-made
+        window, is scaled by the first ``lookback`` rows given, which is all that is
+        known before its first forecast.
         """
         if self.variates == "any" and self.scaler is None:
             return SeriesScaler.shared(ColumnScaler.identity(panel.n_columns))
@@ -284,7 +328,7 @@ class BaseForecaster(Predicting, SequenceEstimator, metaclass=ABCMeta):
         L = self._context_length
         rows = []
         for label, values in zip(panel.series_ids, panel.values, strict=True):
-            if label in place:
+            if label in place and not panel.is_windows:
                 known = self.series_scaler_
                 rows.append((known.mean[place[label]], known.scale[place[label]]))
             else:
@@ -297,12 +341,18 @@ class BaseForecaster(Predicting, SequenceEstimator, metaclass=ABCMeta):
         return self.scaler_.select([int(one) for one in self.target_positions_])
 
     def _training_windows(self, panel: Panel) -> WindowSet:
-        return self._windows(panel, half_life=self.time_decay)
+        return self._windows(panel, weights=self._row_weights(panel, is_training=True))
 
-    def _windows(self, panel: Panel, *, half_life: float | None = None) -> WindowSet:
+    def _row_weights(self, panel: Panel, *, is_training: bool) -> Any:
+        """Weights of rows as truths; those to validate on do not decay."""
+        half_life = self.time_decay if is_training else None
+        return roles.row_weights(
+            panel, self.weight_position_, half_life, can_be_zero=not is_training
+        )
+
+    def _windows(self, panel: Panel, *, weights: Any = None) -> WindowSet:
         """Windows of scaled values over all rows of a panel."""
         scaler = self._scaler_for(panel)
-        weights = roles.row_weights(panel, self.weight_position_, half_life)
         return WindowSet.over(
             [scaler.transform(values, one) for one, values in enumerate(panel.values)],
             self._context_length,
@@ -334,9 +384,13 @@ class BaseForecaster(Predicting, SequenceEstimator, metaclass=ABCMeta):
                     hint="Give the windows to forecast from: predict(X).",
                 )
             return self.context_
-        # Where the last observed target stands is known only from all rows.
-        needed = None if len(self.future_positions_) else L
-        panel = self._part_ahead(self._match(read_panel(X, last_rows=needed)))
+        # Where the last observed target stands, and what fills a gap, is known only
+        # from all rows.
+        is_whole = len(self.future_positions_) or self.missing == "interpolate"
+        panel = self._match(read_panel(X, last_rows=None if is_whole else L))
+        if len(self.future_positions_):
+            self._step_of(panel)  # the rows ahead follow in time
+        panel = self._part_ahead(panel)
         table.check_context(panel, L)
         panel = apply_missing_choice(panel, self.missing).rows(-L)
         roles.check_static(panel, self.static_positions_)

@@ -293,10 +293,13 @@ class ForecastEnsemble(NamedMembers, PanelForecaster):
         for name, member in self.forecasters_.items():
             panel = self._rows(member, training)
             before = member._target_scaler().scale
-            with located(f"member {name!r}"):
+            # Residuals of many series have no one scale: there the scaler stays.
+            if member.series_scaler_ is None:
                 member._set_scaler(panel)
+            with located(f"member {name!r}"):
                 member._refit(member._training_windows(panel))
-            member._rescale_residuals(before / member._target_scaler().scale)
+            if member.series_scaler_ is None:
+                member._rescale_residuals(before / member._target_scaler().scale)
 
     def _rows(self, member: BaseForecaster, windows: WindowSet) -> Panel:
         """Training rows for a member: all, or ready-made windows of its length."""

@@ -130,8 +130,12 @@ class GatedForecaster(TorchForecaster):
                     )  # type: ignore[arg-type]
                 )
                 observed = ~part.x.isnan() if self.missing == "mask" else None
+                known, static = (
+                    None if one is None else one.nan_to_num()
+                    for one in (part.known, part.static)
+                )
                 gates = network.gate_values(
-                    part.x.nan_to_num(), part.marks, observed, part.known, part.static
+                    part.x.nan_to_num(), part.marks, observed, known, static
                 )
                 means = torch.stack([gate.double().mean(-1) for gate in gates], dim=-1)
                 parts.append(means.cpu().numpy())

@@ -206,7 +206,7 @@ class MambaMixerForecaster(TorchForecaster):
             d_conv=self.d_conv,
             expand=self.expand,
             patch_length=min(self.patch_length, self.lookback),
-            stride=self.stride,
+            stride=min(self.stride, self.lookback),
             dropout=self.dropout,
             use_norm=self.use_norm,
             horizon=self.horizon,

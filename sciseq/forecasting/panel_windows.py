@@ -68,8 +68,8 @@ class PanelForecaster(BaseForecaster):
         known = {label: place for place, label in enumerate(self.fitted_ids_)}
         return np.array([known.get(one, UNSEEN) for one in labels], dtype=np.int64)
 
-    def _windows(self, panel: Panel, *, half_life: float | None = None) -> PanelWindows:
-        plain = super()._windows(panel, half_life=half_life)
+    def _windows(self, panel: Panel, *, weights: Any = None) -> PanelWindows:
+        plain = super()._windows(panel, weights=weights)
         places = self._places(panel.series_ids)
         return PanelWindows(**vars(plain), panel=panel, places=places)
 

@@ -21,6 +21,7 @@ __all__ = [
     "Roles",
     "check_known_ahead",
     "check_static",
+    "is_given",
     "row_weights",
     "settle",
     "split_ahead",
@@ -193,14 +194,14 @@ def _check_capabilities(
 ) -> None:
     for kind in ("past", "future", "static"):
         role = f"{kind}_covariates"
-        if _is_given(parameters[role]) and kind not in can_use:
+        if is_given(parameters[role]) and kind not in can_use:
             raise CapabilityError(
                 f"{owner} cannot use {kind} covariates",
                 where=role,
                 hint=f"Leave out {role}, or take a method that uses them: see the "
                 "table of methods in the documentation.",
             )
-    if panel.is_windows and any(_is_given(parameters[role]) for role in ROLES[2:]):
+    if panel.is_windows and any(is_given(parameters[role]) for role in ROLES[2:]):
         raise CapabilityError(
             "ready-made windows (3-D) carry no rows of the future, no static values "
             "and no weights",
@@ -209,7 +210,7 @@ def _check_capabilities(
         )
 
 
-def _is_given(labels: Any) -> bool:
+def is_given(labels: Any) -> bool:
     """Tell whether some column has a role; 0 is the label of one."""
     return labels is not None and not (isinstance(labels, list | tuple) and not labels)
 
@@ -327,7 +328,11 @@ def check_static(panel: Panel, static: IntArray) -> None:
 
 
 def row_weights(
-    panel: Panel, weight: int | None, half_life: float | None
+    panel: Panel,
+    weight: int | None,
+    half_life: float | None,
+    *,
+    can_be_zero: bool = False,
 ) -> list[FloatArray] | None:
     """Weights of the rows of each series as truths.
 
@@ -339,6 +344,8 @@ def row_weights(
         Column that holds weights.
     half_life : float or None
         Rows after which a weight has halved, counted back from the end of its series.
+    can_be_zero : bool, default=False
+        Whether all weights may be 0; they then count as equal.
 
     Returns
     -------
@@ -348,7 +355,7 @@ def row_weights(
     Raises
     ------
     DataQualityError
-        For negative or missing weights, or a series whose weights are all zero.
+        For negative or missing weights, or weights that are all zero.
     """
     if weight is None and half_life is None:
         return None
@@ -370,6 +377,8 @@ def row_weights(
             one = one * 0.5 ** (age / half_life)
         weights.append(one)
     if not any(one.any() for one in weights):
+        if can_be_zero:
+            return None
         raise DataQualityError(
             "every weight is 0",
             where="sample_weight",

@@ -24,6 +24,7 @@ from sciseq.forecasting.classical_estimation import (
 )
 from sciseq.forecasting.classical_models import SARIMAX, AutoReg, ClassicalModel
 from sciseq.forecasting.panel_windows import UNSEEN, PanelForecaster, PanelWindows
+from sciseq.forecasting.roles import is_given
 from sciseq.forecasting.smoothing_models import ETS, Theta
 from sciseq.parameters import AnyOf, Boolean, Instance, Integer, Nothing, Option, Real
 from sciseq.parameters import Rule as ParameterRule
@@ -238,7 +239,7 @@ class StatsmodelsForecaster(PanelForecaster):
             )
         if self.n_jobs == 0:
             problems.append("n_jobs=0 is not allowed: must be None or not 0")
-        if self.future_covariates and self.model != "sarimax":
+        if is_given(self.future_covariates) and self.model != "sarimax":
             problems.append(
                 f"future_covariates= need model='sarimax', model={self.model!r} cannot "
                 "use them"

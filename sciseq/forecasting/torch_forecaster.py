@@ -274,6 +274,7 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
         refit_epochs: int | None = None,
     ) -> None:
         self._warn_of_lost_digits(training)
+        mean_weight = _mean_weight(training)
 
         columns = self._columns()
 
@@ -289,7 +290,7 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
                 arrays += [windows.values, windows.starts, windows.marks]
                 arrays += [windows.future_marks, windows.weights]
         self._train(
-            self._make_loss(),
+            self._make_loss(mean_weight),
             make_batches,
             tokens_per_item=self._n_tokens(self._n_variates),
             # The hash reads all data once; without checkpoints nobody asks for it.
@@ -326,7 +327,9 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
         place = {int(one): number for number, one in enumerate(self.input_positions_)}
         return [place[int(one)] for one in self.target_positions_]
 
-    def _make_loss(self) -> Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]:
+    def _make_loss(
+        self, mean_weight: float = 1.0
+    ) -> Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]:
         penalty = self._make_penalty()
         targets = self._network_targets()
         has_gaps = self.missing == "mask"
@@ -344,10 +347,12 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
                 return each.sum(), torch.tensor(each.numel(), device=each.device)
             known = ~truth.isnan()
             each = penalty(forecast - truth.where(known, forecast.detach()))
-            weights = known.to(each.dtype)
+            each = each * known
             if batch.weights is not None:
-                weights = weights * batch.weights[:, :, None, None]
-            return (each * weights).sum(), weights.expand_as(each).sum()
+                # Divided by the mean of all, not of the batch: a batch of light rows
+                # is a small step.
+                each = each * (batch.weights / mean_weight)[:, :, None, None]
+            return each.sum(), known.expand_as(each).sum()
 
         return loss
 
@@ -404,6 +409,13 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
         return NetworkInputs(
             *(tensor(one) for one in (x, inputs.marks, inputs.known, static))
         )
+
+
+def _mean_weight(windows: WindowSet) -> float:
+    """Mean weight of the truths of all windows."""
+    weights = windows.target_weights(slice(None))
+    mean = 1.0 if weights is None else float(weights.mean())
+    return mean if mean > 0 else 1.0
 
 
 def _padded(

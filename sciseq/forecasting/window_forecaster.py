@@ -18,6 +18,7 @@ from sciseq.data.panel import FloatArray
 from sciseq.data.windows import WindowInputs, WindowSet
 from sciseq.errors import CapabilityError, DataQualityError
 from sciseq.forecasting.base import FORECASTER_RULES, BaseForecaster
+from sciseq.forecasting.roles import is_given
 from sciseq.forecasting.window_features import WindowFeatures, join_known
 from sciseq.parameters import AnyOf, Boolean, Instance, Integer, Nothing, Option
 from sciseq.parameters import Rule as ParameterRule
@@ -196,7 +197,7 @@ class WindowForecaster(BaseForecaster):
         self.random_state = random_state
 
     def _parameter_relations(self) -> list[str]:
-        if self.past_covariates and self.lags_of == "own":
+        if is_given(self.past_covariates) and self.lags_of == "own":
             return [
                 "past_covariates= are features only with lags_of='all', lags_of='own' "
                 "would leave them out"

@@ -182,7 +182,7 @@ def backtest(
     The truth of step h is known h rows after an origin, so that rolling errors of the
     last steps are older than those of the first. Quantiles are errors by their ranks
     out of n + 1 (split-conformal prediction). Adaptive levels move by
-    :math:`\tau' \leftarrow \tau' + 0.002\, (\tau - 1\{y \le q\})` for each step, target
+    :math:`\tau' \leftarrow \tau' + 0.001\, (\tau - 1\{y \le q\})` for each step, target
     and level by itself, whenever a truth becomes known.
     Networks that forecast quantiles, and pipelines, are asked for them; their errors
     correct them from 100 known windows on.

@@ -20,7 +20,7 @@ __all__ = ["ErrorHistory", "check_known", "known_windows"]
 ENOUGH_ERRORS = 100
 # Speed of adaptive levels, chosen on validation rows (docs/evaluation.md). Feedback
 # comes h windows late: a product of speed and h above pi / 2 would make them swing.
-SPEED = 0.002
+SPEED = 0.001
 # First target row of windows that every origin knows.
 _LONG_AGO = -(2**62)
 

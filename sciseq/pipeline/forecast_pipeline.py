@@ -17,6 +17,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils._user_interface import _print_elapsed_time
 from sklearn.utils.validation import check_is_fitted, check_memory
 
+from sciseq.data.calendar import is_calendar_feature
 from sciseq.data.containers import read_panel
 from sciseq.data.missing import apply_missing_choice
 from sciseq.data.panel import FloatArray, Panel
@@ -30,6 +31,7 @@ from sciseq.errors import (
 )
 from sciseq.forecasting.future import FutureRows
 from sciseq.forecasting.intervals import central_levels
+from sciseq.forecasting.roles import is_given
 from sciseq.forecasting.training_table import (
     check_context,
     check_lengths,
@@ -224,8 +226,32 @@ class ForecastPipeline(Pipeline):
                 where="parameters of ForecastPipeline",
                 hint="Give fit(X, validation_data=...), which is always transformed.",
             )
+        self._check_roles()
         for name, step in self._transformers():
             check_invertible(name, step)
+
+    def _check_roles(self) -> None:
+        """Refuse options of the forecaster that steps before it would distort."""
+        name, forecaster = self.steps[-1]
+        future = getattr(forecaster, "future_covariates", None)
+        wanted = future if isinstance(future, list | tuple) else [future]
+        columns = [one for one in wanted if not is_calendar_feature(one)]
+        given = {
+            "future_covariates": is_given(future) and bool(columns),
+            "static_covariates": is_given(
+                getattr(forecaster, "static_covariates", None)
+            ),
+            "sample_weight": is_given(getattr(forecaster, "sample_weight", None)),
+            "nonnegative": bool(getattr(forecaster, "nonnegative", False)),
+        }
+        wrong = [option for option, is_used in given.items() if is_used]
+        if wrong:
+            raise CapabilityError(
+                f"{wrong[0]} of the forecaster does not go through a pipeline: its "
+                "steps would transform it with the targets",
+                where=f"step {name!r}",
+                hint="Use the forecaster alone; scaler= scales inside.",
+            )
 
     def _fit_panel(self, panel: Panel, validation_data: Any) -> None:
         forecaster = self._forecaster

@@ -7,7 +7,7 @@ import torch
 
 from sciseq import SMambaForecaster, load
 from sciseq.data.scaling import ColumnScaler, SeriesScaler
-from sciseq.errors import CapabilityError, InputError
+from sciseq.errors import CapabilityError, CheckpointError, InputError
 from sciseq.forecasting.torch_forecaster import Batch, NetworkInputs
 
 RNG = np.random.default_rng(0)
@@ -159,6 +159,13 @@ def test_warm_start_needs_the_same_columns_and_network():
     np.testing.assert_array_equal(model.predict(), before)
 
 
+def test_a_checkpointed_run_from_other_weights_is_another_run(tmp_path):
+    settings = {"warm_start": True, "max_epochs": 1, "checkpoint_dir": tmp_path}
+    model = make(**settings).fit(TABLE)
+    with pytest.raises(CheckpointError):
+        model.fit(TABLE)
+
+
 def test_fine_tuning_helps_on_a_short_series_like_the_long_one():
     index = np.arange(700)
     long = np.sin(index / 4)[:, None] + RNG.normal(scale=0.05, size=(700, 1))
@@ -195,17 +202,35 @@ def test_each_series_is_scaled_by_itself():
 
 def test_a_small_series_counts_as_much_as_a_large_one():
     """Scaled by series, forecasts of a panel do not depend on the units of one."""
-    parts = [TABLE[:70], TABLE[70:] + 3]
+    parts = {"a": TABLE[:70], "b": TABLE[70:] + 3}
     for scaler, is_invariant in (("series", True), ("standard", False)):
         model = make(scaler=scaler, use_norm=False).fit(parts)
-        large = [parts[0], 2.0**10 * parts[1]]
+        large = {"a": parts["a"], "b": 2.0**10 * parts["b"]}
         other = make(scaler=scaler, use_norm=False).fit(large)
-        same = np.allclose(other.predict()[0], model.predict()[0], rtol=1e-4)
+        same = np.allclose(other.predict()["a"], model.predict()["a"], rtol=1e-4)
         assert same is is_invariant
         if is_invariant:
             np.testing.assert_allclose(
-                other.predict()[1], 2.0**10 * model.predict()[1], rtol=1e-3
+                other.predict()["b"], 2.0**10 * model.predict()["b"], rtol=1e-3
             )
+
+
+def test_series_without_names_are_refused():
+    with pytest.raises(CapabilityError, match="by its name"):
+        make(scaler="series").fit([TABLE[:70], TABLE[70:]])
+
+
+def test_each_window_is_scaled_by_its_own_past():
+    """Windows alone or together, and never by what they are to forecast."""
+    starts = range(0, 100, 5)
+    X = np.stack([TABLE[one : one + 8] * (one + 1) for one in starts])
+    y = np.stack([TABLE[one + 8 : one + 11] * (one + 1) for one in starts])
+    model = make(scaler="series", use_norm=False).fit(X, y)
+    np.testing.assert_allclose(model.predict(X)[3:], model.predict(X[3:]), rtol=1e-5)
+    panel = model._evaluation_panel(X, y)
+    other = model._evaluation_panel(X, y * 100)
+    first, second = (model._windows(one).inputs([4]).values for one in (panel, other))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_a_new_series_is_scaled_by_its_first_rows_alone():
@@ -228,12 +253,12 @@ def test_a_new_series_is_scaled_by_its_first_rows_alone():
 
 
 def test_intervals_of_scaled_series_have_the_units_of_each():
-    parts = [TABLE[:70], TABLE[70:] * 100]
-    low, high = (
-        make(scaler="series", validation_fraction=0.3).fit(parts).predict_interval()
-    )
-    widths = [np.mean(top - bottom) for bottom, top in zip(low, high, strict=True)]
-    assert widths[1] == pytest.approx(100 * widths[0], rel=0.5)
+    parts = {"a": TABLE[:70], "b": TABLE[70:] * 100}
+    for refit in (False, True):
+        model = make(scaler="series", validation_fraction=0.3, refit_on_all=refit)
+        low, high = model.fit(parts).predict_interval()
+        widths = [np.mean(high[name] - low[name]) for name in parts]
+        assert widths[1] == pytest.approx(100 * widths[0], rel=0.5)
 
 
 # Signs

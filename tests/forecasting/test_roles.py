@@ -3,8 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
+from sklearn.preprocessing import StandardScaler
 
-from sciseq import LinearForecaster, NaiveForecaster, SMambaForecaster, load
+from sciseq import (
+    ForecastPipeline,
+    LinearForecaster,
+    NaiveForecaster,
+    SMambaForecaster,
+    load,
+)
 from sciseq.errors import CapabilityError, DataQualityError, InputError
 from sciseq.forecasting import roles
 from sciseq.forecasting.base import BaseForecaster
@@ -329,3 +337,65 @@ def test_gaps_in_what_is_known_ahead_are_masked():
     assert np.isfinite(model.predict(pd.concat([X, future]))).all().all()
     with pytest.raises(DataQualityError, match="driver"):
         SMambaForecaster(**settings).fit(X)
+
+
+def test_rows_ahead_must_follow_in_time():
+    X = table(20)
+    model = KnowsTheFuture(targets="load", future_covariates="driver").fit(X)
+    future = model.make_future(horizon=4).assign(driver=1.0)
+    for wrong in (future[1:], future[::-1]):
+        with pytest.raises(DataQualityError, match=r"irregular|not sorted"):
+            model.predict(pd.concat([X, wrong]))
+
+
+def test_series_of_one_array_that_end_at_different_times_are_refused():
+    X = table(20).to_xarray().to_array("column").transpose("time", "column")
+    X = xr.concat([X, X], dim=pd.Index(["p", "q"], name="series"))
+    X.loc[{"column": ["load", "other"], "time": X.time[-2:]}] = np.nan
+    X.loc[{"series": "q", "column": ["load", "other"], "time": X.time[-4:]}] = np.nan
+    model = KnowsTheFuture(targets="load", future_covariates="driver").fit(X)
+    with pytest.raises(CapabilityError, match="end at different times"):
+        model.predict()
+
+
+def test_weights_count_against_the_mean_of_all_and_not_of_the_batch():
+    """One window a batch: a light row is a small step, not a whole one."""
+    X = table().assign(w=np.where(np.arange(120) % 2, 1.0, 1e-4))
+    settings = {**TINY, "horizon": 1, "targets": "load", "past_covariates": []}
+    settings |= {"batch_size": 1, "dropout": 0.0}
+    weighted = SMambaForecaster(**settings, sample_weight="w").fit(X)
+    plain = SMambaForecaster(**settings).fit(X)
+    assert abs(weighted.predict() - plain.predict()).to_numpy().max() > 1e-3
+
+
+def test_weights_matter_to_fit_alone():
+    X = table().assign(w=np.where(np.arange(120) < 60, 1.0, 0.0))
+    model = SMambaForecaster(**TINY, sample_weight="w").fit(X)
+    assert np.isfinite(model.score(X[60:]))  # rows of no weight
+
+
+def test_windows_do_not_age():
+    with pytest.raises(CapabilityError, match="time_decay"):
+        SMambaForecaster(**TINY, time_decay=3.0).fit(
+            np.zeros((5, 8, 2)), np.zeros((5, 4, 2))
+        )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"targets": "load", "future_covariates": "driver"},
+        {"targets": "load", "static_covariates": "site"},
+        {"sample_weight": "site"},
+        {"nonnegative": True},
+    ],
+)
+def test_pipelines_refuse_what_their_steps_would_distort(options):
+    pipeline = ForecastPipeline(
+        [("scale", StandardScaler()), ("model", SMambaForecaster(**TINY, **options))]
+    )
+    with pytest.raises(CapabilityError, match="does not go through a pipeline"):
+        pipeline.fit(table().assign(site=1.0))
+    known = SMambaForecaster(**TINY, future_covariates=["hour"])
+    passes = ForecastPipeline([("scale", StandardScaler()), ("model", known)])
+    assert passes.fit(table()).predict().shape == (4, 3)
