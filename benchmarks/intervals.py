@@ -241,7 +241,8 @@ def verdicts(results: list[Cell]) -> list[str]:
                 f"({'kept' if worst <= ALLOWED else 'MISSED'}); interval score "
                 f"{score:.3f}, seasonal naive "
                 + ", ".join(f"{kind} {value:.3f}" for kind, value in naive.items())
-                + f" ({'kept' if score <= min(naive.values()) else 'MISSED'})"
+                + f" (below that of the same calibration: {score <= naive[calibration]}"
+                f", below all: {score <= min(naive.values())})"
             )
     return lines
 

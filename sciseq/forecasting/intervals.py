@@ -136,10 +136,10 @@ class ConformalIntervals:
             + self._residual_quantile(level, forecast.shape[1])
             for level in all_levels
         ]
-        # Quantiles of one step never cross, whichever of them are asked for.
-        ordered = np.sort(np.stack(shifted), axis=0)  # (levels, n, H, T)
-        place = [self._place_of(level) for level in wanted]
-        chosen = ordered[place] if self._levels() else ordered
+        chosen = np.stack(shifted)  # (levels, n, H, T)
+        if self._levels():
+            # A network may cross its quantiles: sorted, whichever are asked for.
+            chosen = np.sort(chosen, axis=0)[[self._place_of(one) for one in wanted]]
         return {
             level: self._write(panel, list(self._in_data_units(panel, one)), future)
             for level, one in zip(wanted, chosen, strict=True)
