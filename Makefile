@@ -82,6 +82,9 @@ notebooks: $(STAMP)  ## Run the notebooks from top to bottom
 	  --nbmake-timeout=600 $(NOTEBOOKS),@echo "There are no notebooks yet.")
 
 bench: $(STAMP)  ## Compare with other packages (long)
+	$(BIN)/python benchmarks/arnet.py
+	$(BIN)/python benchmarks/panel.py
+	$(BIN)/python benchmarks/intervals.py
 	$(BIN)/python benchmarks/forecasting.py
 
 wheel: $(STAMP)  ## Build the source distribution and the wheel into dist/

@@ -194,7 +194,9 @@ def test_classical_parts_do_without_torch() -> None:
     modules = [
         "sciseq.base",
         "sciseq.data",
+        "sciseq.forecasting.arnet",
         "sciseq.forecasting.naive",
+        "sciseq.inspection",
         "sciseq.metrics",
         "sciseq.model_selection",
         "sciseq.pipeline",

@@ -60,7 +60,8 @@ def export_onnx(
         File to write, ending in ``.onnx``. One that is there already is replaced when
         the new one is complete.
     quantiles : sequence of float, default=()
-        Levels of the quantiles to forecast too, as in ``predict_quantiles``.
+        Levels of the quantiles to forecast too, as in ``predict_quantiles``; they
+        come in ascending order.
 
     Raises
     ------
@@ -111,6 +112,7 @@ def export_onnx(
     check_is_fitted(model)
     _check_settings(model, quantiles)
     _check_packages()
+    quantiles = sorted(float(level) for level in quantiles)
     module = ForecastModule(model, _core_of(model), quantiles).eval()
     data = _onnx_bytes(module, model, quantiles)
     _compare(data, model, module)

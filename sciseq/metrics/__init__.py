@@ -9,14 +9,13 @@ from sciseq.metrics.point import (
     seasonal_scale,
 )
 from sciseq.metrics.probabilistic import (
-    QuantileErrors,
-    QuantileSummary,
     crps_from_quantiles,
     crps_from_samples,
     interval_coverage,
     interval_score,
     pinball_loss,
 )
+from sciseq.metrics.quantile_errors import QuantileErrors, QuantileSummary
 
 __all__ = [
     "METRICS",
