@@ -419,6 +419,12 @@ class ARNetForecaster(BaseForecaster):
 
     # ----------------------------------------------------------- coefficients
 
+    def _make_export_core(self) -> Any:
+        """Make the same map as a torch module, for export."""
+        from sciseq.export.linear_maps import affine_core
+
+        return affine_core(self)
+
     def coefficients(self) -> Any:
         """Weights of the lags as a table.
 

@@ -242,6 +242,18 @@ class LinearForecaster(BaseForecaster):
             forecast = x @ np.swapaxes(self.coef_, 1, 2) + bias
         return np.moveaxis(forecast, 0, 2)  # (n, H, T)
 
+    def _make_export_core(self) -> Any:
+        """Make the same map as a torch module, for export."""
+        from sciseq.export.linear_maps import LinearCore
+
+        return LinearCore(
+            self.coef_,
+            self.intercept_,
+            self.target_positions_,
+            epsilon=EPSILON if self.kind == "rlinear" else None,
+            has_gaps=self.missing == "mask",
+        )
+
 
 @dataclass
 class _Moments:

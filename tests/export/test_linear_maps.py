@@ -1,6 +1,7 @@
 """Linear forecasters as modules for the export."""
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 import torch
@@ -119,3 +120,24 @@ def test_a_linear_map_as_a_file(tmp_path) -> None:
     np.testing.assert_allclose(forecast[0], model.predict(), rtol=0, atol=1e-6)
     expected = model.predict_quantiles(quantiles=[0.9])[0.9]
     np.testing.assert_allclose(quantiles[0, ..., 1], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        LinearForecaster(lookback=6, horizon=3),
+        LinearForecaster(kind="dlinear", lookback=6, horizon=3, individual=True),
+        ARNetForecaster(lookback=6, horizon=3, centre="mean", alpha=1e-3),
+        ARNetForecaster(lookback=6, horizon=3, strategy="recursive", sparsity=0.5),
+    ],
+    ids=["rlinear", "dlinear", "ar-net", "ar-net-sparse"],
+)
+def test_linear_methods_are_exported_as_they_are(model, tmp_path):
+    rows = np.sin(np.arange(90.0)[:, None] / [2.0, 3.0]) * 40 + 7
+    model.fit(rows)
+    export_onnx(model, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    (forecast,) = session.run(["forecast"], {"x": rows[None, -6:]})
+    np.testing.assert_allclose(forecast[0], model.predict(), rtol=1e-4, atol=1e-3)
+    (other,) = session.run(["forecast"], {"x": rows[None, -7:-1]})
+    assert abs(other - forecast).max() > 1.0
