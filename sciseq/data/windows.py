@@ -79,7 +79,10 @@ class WindowInputs:
     def take(self, windows: IntArray | slice) -> "WindowInputs":
         """Return the inputs of some of the windows."""
         return WindowInputs(
-            *(None if part is None else part[windows] for part in vars(self).values())  # type: ignore[arg-type]
+            self.values[windows],
+            None if self.marks is None else self.marks[windows],
+            None if self.known is None else self.known[windows],
+            None if self.series is None else self.series[windows],
         )
 
 

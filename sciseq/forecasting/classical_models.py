@@ -9,6 +9,7 @@ thousands of origins cost little. How a window starts, before its first row, is 
 with each model.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from sciseq.data.panel import FloatArray
 __all__ = ["SARIMAX", "AutoReg", "ClassicalModel"]
 
 
-class ClassicalModel:
+class ClassicalModel(ABC):
     """What the four models have in common.
 
     ``estimate`` gives the parameters of one series, and whether the optimiser
@@ -40,17 +41,17 @@ class ClassicalModel:
         return False
 
     @property
+    @abstractmethod
     def names(self) -> tuple[str, ...]:
         """Names of the P parameters."""
-        raise NotImplementedError
 
+    @abstractmethod
     def estimate(self, y: FloatArray, exog: FloatArray | None) -> tuple[Any, bool]:
         """Estimate the parameters (P,) of a series (n_rows,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forecast(self, x: FloatArray, parameters: FloatArray, H: int) -> FloatArray:
         """Forecast (n, H) from windows (n, L) with parameters (n, P)."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from sciseq.data.windows import WindowInputs
 from sciseq.forecasting.future import FutureRows
 from sciseq.forecasting.torch_forecaster import (
     TOKENS_PER_PASS,
-    NetworkInputs,
     TorchForecaster,
+    network_arguments,
+    padded,
 )
 
 if TYPE_CHECKING:
@@ -123,20 +124,10 @@ class GatedForecaster(TorchForecaster):
         parts = []
         with torch.inference_mode(), self._autocast(device):
             for start in range(0, n_windows, size):
-                part = NetworkInputs(
-                    *(
-                        None if one is None else one[start : start + size].to(device)
-                        for one in whole
-                    )  # type: ignore[arg-type]
-                )
-                observed = ~part.x.isnan() if self.missing == "mask" else None
-                known, static = (
-                    None if one is None else one.nan_to_num()
-                    for one in (part.known, part.static)
-                )
+                part = padded(whole, start, size, device)
                 gates = network.gate_values(
-                    part.x.nan_to_num(), part.marks, observed, known, static
+                    **network_arguments(part, self.missing == "mask")
                 )
                 means = torch.stack([gate.double().mean(-1) for gate in gates], dim=-1)
-                parts.append(means.cpu().numpy())
+                parts.append(means[: min(size, n_windows - start)].cpu().numpy())
         return np.concatenate(parts)

@@ -27,7 +27,13 @@ from sciseq.parameters import Rule as ParameterRule
 from sciseq.torch_base import TRAINING_RULES, TorchEstimator, data_fingerprint
 from sciseq.training import Batches
 
-__all__ = ["TORCH_FORECASTER_RULES", "TorchForecaster", "WindowBatches"]
+__all__ = [
+    "TORCH_FORECASTER_RULES",
+    "TorchForecaster",
+    "WindowBatches",
+    "network_arguments",
+    "padded",
+]
 
 LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     "mse": torch.square,
@@ -382,7 +388,7 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
         parts = []
         with torch.inference_mode(), self._autocast(device):
             for start in range(0, n_windows, size):
-                part = _padded(whole, start, size, device)
+                part = padded(whole, start, size, device)
                 forecast = _run(self.network_, part, self.missing == "mask")
                 if targets is not None:
                     forecast = forecast[..., targets]
@@ -418,7 +424,7 @@ def _mean_weight(windows: WindowSet) -> float:
     return mean if mean > 0 else 1.0
 
 
-def _padded(
+def padded(
     inputs: NetworkInputs, start: int, size: int, device: torch.device
 ) -> NetworkInputs:
     """Windows of a pass, filled up with zeros to its fixed size."""
@@ -443,17 +449,21 @@ def _windows_per_pass(device: torch.device, n_tokens: int) -> int:
 
 
 def _run(network: nn.Module, inputs: NetworkInputs, has_gaps: bool) -> Tensor:
-    """Run a network, with a mask of what is observed where values may be missing."""
-    x, observed = inputs.x, None
-    if has_gaps:
-        observed = ~x.isnan()
-        x = x.nan_to_num()
-    # What is missing of the other inputs reads as 0: the mean, after scaling.
-    options = {"known": inputs.known, "static": inputs.static}
-    given = {
+    """Run a network on what it may read."""
+    forecast: Tensor = network(**network_arguments(inputs, has_gaps))
+    return forecast
+
+
+def network_arguments(inputs: NetworkInputs, has_gaps: bool) -> dict[str, Any]:
+    """Arguments of a network's forward, with a mask where values may be missing.
+
+    What is missing of known and static covariates reads as 0: the mean, after scaling.
+    """
+    filled = {"x": inputs.x, "known": inputs.known, "static": inputs.static}
+    given: dict[str, Any] = {
         name: value.nan_to_num() if has_gaps else value
-        for name, value in options.items()
+        for name, value in filled.items()
         if value is not None
     }
-    forecast: Tensor = network(x, inputs.marks, observed, **given)
-    return forecast
+    observed = ~inputs.x.isnan() if has_gaps else None
+    return {**given, "marks": inputs.marks, "observed": observed}

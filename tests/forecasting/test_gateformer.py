@@ -334,3 +334,20 @@ def test_it_learns_from_one_series_what_another_will_do():
     # Without what the second gate lets in, it does not know.
     force(model.network_.gate2, 1e3)
     assert model.score(test) < score - 0.2
+
+
+def test_gates_read_gaps_in_what_is_known_as_the_forecast_does():
+    rows = np.sin(np.arange(80.0)[:, None] / [3.0, 5.0])
+    rows[30:33, 1] = np.nan
+    model = GateformerForecaster(
+        lookback=8,
+        horizon=4,
+        d_model=8,
+        n_heads=2,
+        max_epochs=1,
+        random_state=0,
+        targets=[0],
+        future_covariates=[1],
+        missing="mask",
+    ).fit(rows)
+    assert np.isfinite(model.gate_values(rows)).all(axis=None)

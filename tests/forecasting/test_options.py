@@ -45,7 +45,7 @@ def test_the_quantile_loss_is_the_mean_pinball_loss():
     truth = RNG.normal(size=(4, 3, 2))
     inputs = NetworkInputs(torch.zeros(4, 8, 2))
     total, count = model._make_loss()(
-        lambda *_: torch.from_numpy(forecast), Batch(inputs, torch.from_numpy(truth))
+        lambda **_: torch.from_numpy(forecast), Batch(inputs, torch.from_numpy(truth))
     )
     expected = [
         pinball(forecast[b, h * len(LEVELS) + q, v] - truth[b, h, v], level)

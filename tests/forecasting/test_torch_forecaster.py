@@ -116,7 +116,7 @@ def gradient(model, forecast, truth):
     targets = model._columns().targets
     truth = truth if targets is None else truth[..., targets]
     batch = Batch(NetworkInputs(x), truth)
-    total, count = model._make_loss()(lambda *inputs: leaf, batch)
+    total, count = model._make_loss()(lambda **inputs: leaf, batch)
     total.backward()
     return total.item(), count.item(), leaf.grad.numpy()
 
