@@ -35,7 +35,8 @@ setup: $(STAMP)  ## Create .venv with the pinned versions (2 to 5 minutes, once)
 # torch comes first: the pin, and wherever pip finds it, decide between the builds for
 # CPU and GPU before anything else can ask for another one. sciseq itself is built with
 # the pinned setuptools, not with the newest one that an isolated build would fetch.
-$(STAMP): pyproject.toml constraints.txt setup.py
+KERNEL := $(wildcard sciseq/ops/selective_scan/kernel/*)
+$(STAMP): pyproject.toml constraints.txt setup.py $(KERNEL)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "sciseq needs Python 3.11 or newer; '$(PYTHON)' is not it." \
 	    "Try: make setup PYTHON=python3.12" >&2; exit 1; }

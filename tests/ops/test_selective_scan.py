@@ -17,7 +17,10 @@ from sciseq.errors import (
 )
 from sciseq.ops import selective_scan as scan_module
 from sciseq.ops.selective_scan import available_backends, selective_scan
+from sciseq.ops.selective_scan.groups import scan_by_group
 from sciseq.ops.selective_scan.reference import selective_scan_reference
+
+grouped_reference = scan_by_group(selective_scan_reference)
 
 SHAPES = [(2, 3, 7, 4), (1, 1, 1, 1), (2, 5, 1, 3), (3, 2, 6, 1), (2, 3, 0, 2)]
 
@@ -309,24 +312,24 @@ def backends(monkeypatch):
     return table
 
 
-def wrong_value(u, dt, A, B, C, D=None):
-    return selective_scan_reference(u, dt, A, B, C, D) * 1.001
+def wrong_value(u, dt, A, B, C, D, reverse):
+    return grouped_reference(u, dt, A, B, C, D, reverse) * 1.001
 
 
-def wrong_gradient(u, dt, A, B, C, D=None):
-    return selective_scan_reference(u, dt, A.detach(), B, C, D) + 0 * A.sum()
+def wrong_gradient(u, dt, A, B, C, D, reverse):
+    return grouped_reference(u, dt, A.detach(), B, C, D, reverse) + 0 * A.sum()
 
 
-def no_gradient(u, dt, A, B, C, D=None):
-    return selective_scan_reference(u, dt, A, B, C, D).detach()
+def no_gradient(u, dt, A, B, C, D, reverse):
+    return grouped_reference(u, dt, A, B, C, D, reverse).detach()
 
 
-def not_a_number(u, dt, A, B, C, D=None):
-    return selective_scan_reference(u, dt, A, B, C, D) * math.nan
+def not_a_number(u, dt, A, B, C, D, reverse):
+    return grouped_reference(u, dt, A, B, C, D, reverse) * math.nan
 
 
-def wrong_shape(u, dt, A, B, C, D=None):
-    return selective_scan_reference(u, dt, A, B, C, D)[..., :1]
+def wrong_shape(u, dt, A, B, C, D, reverse):
+    return grouped_reference(u, dt, A, B, C, D, reverse)[..., :1]
 
 
 @pytest.mark.parametrize(
@@ -347,15 +350,15 @@ def test_wrong_backend_is_refused(backends, scan):
 def test_right_backend_is_checked_once_and_used(backends, monkeypatch):
     calls = []
 
-    def right(u, dt, A, B, C, D=None):
+    def right(u, dt, A, B, C, D, reverse):
         calls.append(u.shape)
-        return selective_scan_reference(u, dt, A, B, C, D) * 1.0
+        return grouped_reference(u, dt, A, B, C, D, reverse) * 1.0
 
     backends["right"] = lambda device_type: right
     inputs = make_inputs(2, 3, 5, 4)
     with torch.inference_mode():  # the check needs gradients all the same
         selective_scan(*inputs)
-    assert calls == [(2, 3, 7), (2, 3, 5)]
+    assert calls == [(2, 6, 7), (2, 3, 5)]
     selective_scan(*inputs, backend="right")
     assert len(calls) == 3
     selective_scan(*inputs, backend="reference")
@@ -384,7 +387,7 @@ def test_backend_that_cannot_run_is_skipped_or_refused(backends, monkeypatch):
 
 
 def test_unknown_backend_names_the_allowed_ones(backends, monkeypatch):
-    backends["fast"] = lambda device_type: selective_scan_reference
+    backends["fast"] = lambda device_type: grouped_reference
     inputs = make_inputs(2, 3, 5, 4)
     with pytest.raises(
         InputError, match=r"must be one of fast, reference.*mean 'reference'"

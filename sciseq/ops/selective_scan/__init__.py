@@ -1,16 +1,17 @@
 """Selective scan: one function, one reference, and backends checked against it.
 
-A backend is one line in ``_ACCELERATED``: its name and a loader. The loader takes a
-device type and returns a function with the signature and dtype rules of
+A backend is one line in ``_ACCELERATED``: its name and a loader, as a rule the ``load``
+of a module of its own. The loader takes a device type and returns a
+:data:`~sciseq.ops.selective_scan.groups.Scan` with the dtype rules of
 :func:`~sciseq.ops.selective_scan.reference.selective_scan_reference`, or raises
 :class:`~sciseq.errors.MissingDependencyError` saying why it cannot run there. Before
 its first use a backend must equal the reference on a tiny input.
 """
 
+import importlib
 import os
 import warnings
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,18 +26,29 @@ from sciseq.errors import (
     nearest_name,
 )
 from sciseq.ops.selective_scan.exported import scan_operator
+from sciseq.ops.selective_scan.groups import Scan, scan_by_group
 from sciseq.ops.selective_scan.reference import selective_scan_reference
 
 __all__ = ["available_backends", "selective_scan"]
 
-Scan: TypeAlias = Callable[
-    [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor
-]
-
 ENVIRONMENT_VARIABLE = "SCISEQ_SCAN"
 
+
+def _from_module(name: str) -> Callable[[str], Scan]:
+    # Loaded when it is first asked for.
+    def load(device_type: str) -> Scan:
+        module = importlib.import_module(f"sciseq.ops.selective_scan.{name}")
+        scan: Scan = module.load(device_type)
+        return scan
+
+    return load
+
+
 # Backends to prefer over the reference, the best first.
-_ACCELERATED: dict[str, Callable[[str], Scan]] = {}
+_ACCELERATED: dict[str, Callable[[str], Scan]] = {"c": _from_module("c_backend")}
+
+_REFERENCE = scan_by_group(selective_scan_reference)
+_EXPORTED = scan_by_group(scan_operator)
 
 # What became of each (backend, device type) that was tried: the function, or the error.
 _VERDICTS: dict[tuple[str, str], Scan | SciSeqError] = {}
@@ -45,10 +57,12 @@ _AXES = {
     "u": ("batch", "channel", "length"),
     "dt": ("batch", "channel", "length"),
     "A": ("channel", "state"),
-    "B": ("batch", "state", "length"),
-    "C": ("batch", "state", "length"),
+    "B": ("batch", "group", "state", "length"),
+    "C": ("batch", "group", "state", "length"),
     "D": ("channel",),
 }
+
+_OR_UNGROUPED = " or (batch, state, length)"
 
 _TOLERANCE = 1e-4  # float32, relative to the largest entry
 
@@ -61,6 +75,7 @@ def selective_scan(
     C: Tensor,
     D: Tensor | None = None,
     *,
+    reverse: bool | Sequence[bool] = False,
     backend: str | None = None,
 ) -> Tensor:
     r"""Run the selective state-space recurrence along ``length``.
@@ -76,10 +91,14 @@ def selective_scan(
         Input and positive step sizes (after the softplus).
     A : Tensor, shape (channel, state)
         Continuous-time decay rates, negative.
-    B, C : Tensor, shape (batch, state, length)
-        Input and output maps, one per token.
+    B, C : Tensor, shape (batch, state, length) or (batch, group, state, length)
+        Input and output maps, one per token. With groups, equal shares of the channels,
+        one after the other, use the maps of their group.
     D : Tensor, shape (channel,), optional
         Skip weights; no skip when None.
+    reverse : bool or sequence of bool, default False
+        Whether the recurrence runs from the last token to the first, for all groups or
+        for each: both directions of a bidirectional layer are one call with two groups.
     backend : str, optional
         Name of the implementation. None means the environment variable
         ``SCISEQ_SCAN`` when it is set, else the best one that works on the device.
@@ -93,7 +112,7 @@ def selective_scan(
     ------
     InputError
         When shapes disagree (the axis is named), a tensor is not of floating point,
-        or the backend is unknown.
+        there is not one direction for each group, or the backend is unknown.
     MissingDependencyError
         When the requested backend cannot run on the device of ``u``.
     NumericalError
@@ -113,9 +132,13 @@ def selective_scan(
     >>> B = C = torch.ones(1, 1, 2)
     >>> selective_scan(u, dt, A, B, C).tolist()
     [[[0.5, 1.5]]]
+    >>> selective_scan(u, dt, A, B, C, reverse=True).tolist()
+    [[[1.5, 1.0]]]
     """
+    B, C = (one[:, None] if one.ndim == 3 else one for one in (B, C))
     _check_tensors({"u": u, "dt": dt, "A": A, "B": B, "C": C, "D": D})
-    return _choose(backend, u.device.type)(u, dt, A, B, C, D)
+    directions = _directions(reverse, u.shape[1], B.shape[1])
+    return _choose(backend, u.device.type)(u, dt, A, B, C, D, directions)
 
 
 def available_backends(device_type: str = "cpu") -> tuple[str, ...]:
@@ -158,8 +181,8 @@ def _check_tensors(tensors: dict[str, Tensor | None]) -> None:
             )
         if tensor.ndim != len(axes):
             raise InputError(
-                f"{name} has shape {tuple(tensor.shape)}, must have "
-                f"{len(axes)} axes ({', '.join(axes)})",
+                f"{name} has shape {tuple(tensor.shape)}, must be "
+                f"({', '.join(axes)}){_OR_UNGROUPED * ('group' in axes)}",
                 where=f"selective_scan, {name}",
             )
         for axis, size in zip(axes, tensor.shape, strict=True):
@@ -172,17 +195,35 @@ def _check_tensors(tensors: dict[str, Tensor | None]) -> None:
                 )
 
 
+def _directions(
+    reverse: bool | Sequence[bool], n_channels: int, n_groups: int
+) -> tuple[bool, ...]:
+    if isinstance(reverse, bool):
+        reverse = (reverse,) * n_groups
+    if len(reverse) != n_groups:
+        raise InputError(
+            f"reverse has {len(reverse)} directions, B and C have {n_groups} groups",
+            where="selective_scan, reverse",
+        )
+    if n_groups == 0 or n_channels % n_groups:
+        raise InputError(
+            f"{n_channels} channels cannot be shared equally by {n_groups} groups",
+            where="selective_scan, axis group",
+        )
+    return tuple(map(bool, reverse))
+
+
 def _choose(backend: str | None, device_type: str) -> Scan:
     where = "backend"
     if backend is None:
         backend, where = os.environ.get(ENVIRONMENT_VARIABLE), ENVIRONMENT_VARIABLE
     if torch.compiler.is_exporting():
         # Whatever computes here, an exported graph holds the reference.
-        return scan_operator
+        return _EXPORTED
     if not backend:
         return _best(device_type)
     if backend == "reference":
-        return selective_scan_reference
+        return _REFERENCE
     if backend not in _ACCELERATED:
         allowed = (*_ACCELERATED, "reference")
         raise InputError(
@@ -207,7 +248,7 @@ def _best(device_type: str) -> Scan:
         if isinstance(verdict, NumericalError):
             # A missing backend is normal; a wrong one deserves to be known.
             warnings.warn(str(verdict), SciSeqWarning, stacklevel=4)
-    return selective_scan_reference
+    return _REFERENCE
 
 
 def _verdict(name: str, device_type: str) -> Scan | SciSeqError:
@@ -245,20 +286,20 @@ def _difference_from_reference(scan: Scan, device_type: str) -> float:
         inputs = _tiny_inputs(device_type)
         pairs = zip(
             _values_and_gradients(scan, inputs),
-            _values_and_gradients(selective_scan_reference, inputs),
+            _values_and_gradients(_REFERENCE, inputs),
             strict=True,
         )
         return float(torch.stack([_relative(got, want) for got, want in pairs]).max())
 
 
 def _tiny_inputs(device_type: str) -> list[Tensor]:
-    batch, channel, length, state = 2, 3, 7, 2
+    batch, group, channel, length, state = 2, 2, 6, 7, 2
     shapes = [
         (batch, channel, length),
         (batch, channel, length),
         (channel, state),
-        (batch, state, length),
-        (batch, state, length),
+        (batch, group, state, length),
+        (batch, group, state, length),
         (channel,),
     ]
     inputs = []
@@ -273,7 +314,8 @@ def _tiny_inputs(device_type: str) -> list[Tensor]:
 
 
 def _values_and_gradients(scan: Scan, inputs: list[Tensor]) -> list[Tensor | None]:
-    y = scan(*inputs)
+    u, dt, A, B, C, D = inputs
+    y = scan(u, dt, A, B, C, D, (False, True))
     if not y.requires_grad or y.shape != inputs[0].shape:
         return [None] * (len(inputs) + 1)
     weights = torch.cos(torch.arange(y.numel(), dtype=y.dtype, device=y.device))
