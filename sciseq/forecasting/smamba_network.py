@@ -47,7 +47,7 @@ class SMambaLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (batch, token, d_model) to tokens of the same shape."""
-        m = self.forward_block(x) + self.backward_block(x.flip(1)).flip(1)
+        m = self.forward_block(x) + self.backward_block(x, reverse=True)
         x1 = self.norm1(x + m)
         output: Tensor = self.norm2(x1 + self.feed_forward(x1))
         return output

@@ -11,7 +11,7 @@ from sciseq.nn.embedding import InvertedEmbedding
 from sciseq.nn.feed_forward import FeedForward
 from sciseq.nn.gates import ElementwiseGate
 from sciseq.nn.initialization import build_network, no_weight_decay_names
-from sciseq.nn.mamba import MambaBlock, causal_depthwise_convolution
+from sciseq.nn.mamba import MambaBlock
 from sciseq.nn.mixer_stack import MixerStack, WeightedAverage
 from sciseq.nn.mixers import (
     BidirectionalMixer,
@@ -55,7 +55,6 @@ __all__ = [
     "TransformerLayer",
     "WeightedAverage",
     "build_network",
-    "causal_depthwise_convolution",
     "count_patches",
     "cross_scan",
     "instance_normalize",

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciseq.ops.selective_scan import selective_scan
+from sciseq.ops.causal_convolution import causal_convolution_silu
+from sciseq.ops.selective_scan import gated_selective_scan
 
-__all__ = ["MambaBlock", "causal_depthwise_convolution"]
+__all__ = ["MambaBlock"]
 
 _STEP_RANGE = (1e-3, 1e-1)  # step sizes at initialisation
 _STEP_FLOOR = 1e-4
@@ -95,13 +96,16 @@ class MambaBlock(nn.Module):
         dt = torch.exp(low + draws * (high - low)).clamp(min=_STEP_FLOOR)
         self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def forward(self, u: Tensor) -> Tensor:
+    def forward(self, u: Tensor, *, reverse: bool = False) -> Tensor:
         """Mix tokens causally along the token axis.
 
         Parameters
         ----------
         u : Tensor, shape (batch, token, d_model)
             Tokens.
+        reverse : bool, default False
+            Run from the last token to the first: what flipping the tokens before and
+            after would give, without a copy.
 
         Returns
         -------
@@ -109,53 +113,23 @@ class MambaBlock(nn.Module):
             Token ``t`` depends on input tokens up to ``t`` only.
         """
         x, z = self.in_proj(u).chunk(2, dim=-1)  # (batch, token, channel) each
-        x = F.silu(
-            causal_depthwise_convolution(x, self.conv1d.weight, self.conv1d.bias)
+        x = causal_convolution_silu(
+            x, self.conv1d.weight, self.conv1d.bias, reverse=reverse
         )
         d, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], -1)
         with torch.autocast(u.device.type, enabled=False):
-            dt = F.softplus(self.dt_proj(d.to(self.dt_proj.weight.dtype)))
-            A = -torch.exp(self.A_log)
+            d = F.linear(d.to(self.dt_proj.weight.dtype), self.dt_proj.weight)
             # The scan wants (batch, channel or state, length).
-            y = selective_scan(x.mT, dt.mT, A, B.mT, C.mT, self.D).mT
-        output: Tensor = self.out_proj(y * F.silu(z))
+            y = gated_selective_scan(
+                x.mT,
+                d.mT,
+                -torch.exp(self.A_log),
+                B.mT,
+                C.mT,
+                self.D,
+                self.dt_proj.bias,
+                z.mT,
+                reverse=reverse,
+            ).mT
+        output: Tensor = self.out_proj(y)
         return output
-
-
-def causal_depthwise_convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None
-) -> Tensor:
-    r"""Convolve each channel with its own kernel over the present and past tokens.
-
-    .. math:: y_t = b + \sum_{j=0}^{k-1} w_{k-1-j} \odot x_{t-j}, \qquad x_s = 0, s < 0
-
-    Parameters
-    ----------
-    x : Tensor, shape (batch, token, channel)
-        Tokens.
-    weight : Tensor, shape (channel, 1, k)
-        Kernels in the layout of ``nn.Conv1d``; the last tap meets the present token.
-    bias : Tensor, shape (channel,), optional
-        Offsets.
-
-    Returns
-    -------
-    Tensor, shape (batch, token, channel)
-        Output ``t`` depends on tokens ``t-k+1`` to ``t``.
-
-    Examples
-    --------
-    >>> import torch
-    >>> x = torch.tensor([[[1.0], [2.0], [3.0]]])
-    >>> y = causal_depthwise_convolution(x, torch.tensor([[[10.0, 1.0]]]))
-    >>> y.flatten().tolist()
-    [1.0, 12.0, 23.0]
-    """
-    n_tokens, k = x.shape[1], weight.shape[-1]
-    taps = weight[:, 0].T.contiguous()  # (k, channel)
-    y = x * taps[-1] if bias is None else torch.addcmul(bias, x, taps[-1])
-    # Taps that reach back further than the first token meet only zeros.
-    for j in range(1, min(k, n_tokens)):
-        x_before = F.pad(x, (0, 0, j, -j))  # x_{t-j}
-        y = torch.addcmul(y, x_before, taps[k - 1 - j])
-    return y

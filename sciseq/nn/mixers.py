@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sciseq.errors import InputError
 from sciseq.nn.scan_geometry import CausalConvolution, ScanOrder
-from sciseq.ops.selective_scan import selective_scan
+from sciseq.ops.selective_scan import gated_selective_scan
 
 __all__ = [
     "BidirectionalMixer",
@@ -33,12 +33,12 @@ _STEP_FLOOR = 1e-4
 
 
 class SelectiveSSM(nn.Module):
-    r"""The state space of a mixer: step sizes and maps chosen by the tokens (S6).
+    r"""The gated state space of a mixer: its tokens choose step sizes and maps (S6).
 
     .. math::
 
         [d, B, C] = s W_x, \quad dt = \mathrm{softplus}(d W_{dt} + b_{dt}), \quad
-        y = \mathrm{scan}(x, dt, -\exp(A_{log}), B, C, D)
+        y = \mathrm{scan}(x, dt, -\exp(A_{log}), B, C, D) \odot \mathrm{SiLU}(z)
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class SelectiveSSM(nn.Module):
     >>> import torch
     >>> from sciseq.nn import build_network
     >>> ssm = build_network(lambda: SelectiveSSM(4), torch.Generator().manual_seed(0))
-    >>> ssm(torch.ones(2, 5, 4)).shape
+    >>> ssm(torch.ones(2, 5, 4), torch.ones(2, 5, 4)).shape
     torch.Size([2, 5, 4])
     """
 
@@ -92,15 +92,24 @@ class SelectiveSSM(nn.Module):
         dt = torch.exp(low + draws * (high - low)).clamp(min=_STEP_FLOOR)
         self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def forward(self, x: Tensor, source: Tensor | None = None) -> Tensor:
-        """Scan tokens in the order in which they are given.
+    def forward(
+        self,
+        x: Tensor,
+        z: Tensor,
+        source: Tensor | None = None,
+        *,
+        reverse: bool = False,
+    ) -> Tensor:
+        """Scan tokens in the order in which they are given, and gate the result.
 
         Parameters
         ----------
-        x : Tensor, shape (batch, token, n_channels)
-            Tokens.
+        x, z : Tensor, shape (batch, token, n_channels)
+            Tokens, and gates before their SiLU.
         source : Tensor, shape (batch, token, n_source), optional
             What step sizes and maps are computed from; ``x`` by default.
+        reverse : bool, default False
+            Scan from the last token to the first.
 
         Returns
         -------
@@ -109,10 +118,19 @@ class SelectiveSSM(nn.Module):
         """
         d, B, C = self.x_proj(x if source is None else source).split(self.sizes, -1)
         with torch.autocast(x.device.type, enabled=False):
-            dt = F.softplus(self.dt_proj(d.to(self.dt_proj.weight.dtype)))
-            A = -torch.exp(self.A_log)
+            d = F.linear(d.to(self.dt_proj.weight.dtype), self.dt_proj.weight)
             # The scan wants (batch, channel or state, length).
-            return selective_scan(x.mT, dt.mT, A, B.mT, C.mT, self.D).mT
+            return gated_selective_scan(
+                x.mT,
+                d.mT,
+                -torch.exp(self.A_log),
+                B.mT,
+                C.mT,
+                self.D,
+                self.dt_proj.bias,
+                z.mT,
+                reverse=reverse,
+            ).mT
 
 
 class SelectiveTokenMixer(nn.Module):
@@ -133,8 +151,8 @@ class SelectiveTokenMixer(nn.Module):
     expand : int, default 2
         Expansion e; the inner width is ``expand * d_model``.
     convolution : callable, default CausalConvolution
-        From the inner width to a module on (batch, token, channel). It acts on tokens
-        as they are stored.
+        From the inner width to a module on (batch, token, channel): convolution and
+        SiLU of the tokens as they are stored.
     orders : sequence of ScanOrder, default one, as stored
         Orders P_o of the scans; each has a state space of its own.
     select_from : {"convolution", "input"}, default "convolution"
@@ -186,17 +204,32 @@ class SelectiveTokenMixer(nn.Module):
         )
         self.out_proj = nn.Linear(n_channels, d_model, bias=False)
 
-    def forward(self, u: Tensor) -> Tensor:
-        """Map tokens (batch, token, d_model) to tokens of the same shape."""
+    def forward(self, u: Tensor, *, reverse: bool = False) -> Tensor:
+        """Map tokens (batch, token, d_model) to tokens of the same shape.
+
+        With ``reverse=True`` as if the tokens were flipped before and after, for
+        convolutions that know directions.
+        """
         x, z = self.in_proj(u).chunk(2, dim=-1)  # (batch, token, channel) each
-        x = F.silu(self.convolution(x))
-        source = u if self.selects_from_input else x
-        y = sum(
-            order.restore(ssm(order.arrange(x), order.arrange(source)))
-            for order, ssm in zip(self.orders, self.ssms, strict=True)
+        x = self.convolution(x, reverse=True) if reverse else self.convolution(x)
+        output: Tensor = self.out_proj(
+            sum(
+                self._scan(
+                    order, ssm, (x, z, u if self.selects_from_input else x), reverse
+                )
+                for order, ssm in zip(self.orders, self.ssms, strict=True)
+            )
         )
-        output: Tensor = self.out_proj(y * F.silu(z))
         return output
+
+    @staticmethod
+    def _scan(
+        order: ScanOrder, ssm: nn.Module, tokens: tuple[Tensor, ...], reverse: bool
+    ) -> Tensor:
+        # The scan itself runs backwards; only columns are laid out anew.
+        columns = ScanOrder(order.n_rows)
+        arranged = (columns.arrange(one) for one in tokens)
+        return columns.restore(ssm(*arranged, reverse=order.is_reversed != reverse))
 
 
 class BidirectionalMixer(nn.Module):
@@ -239,7 +272,7 @@ class BidirectionalMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (batch, token, d_model) to tokens of the same shape."""
-        mixed: Tensor = self.forward_block(x) + self.backward_block(x.flip(1)).flip(1)
+        mixed: Tensor = self.forward_block(x) + self.backward_block(x, reverse=True)
         return mixed
 
 

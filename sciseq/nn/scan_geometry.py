@@ -1,4 +1,4 @@
-"""Where tokens stand: the orders in which scans visit them, and their convolutions.
+"""Where tokens stand: the orders in which scans visit them, and what goes before them.
 
 Axes: ``batch``, ``token`` (N; the cells of a grid row by row), ``channel``.
 """
@@ -7,9 +7,10 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciseq.nn.mamba import causal_depthwise_convolution
+from sciseq.ops.causal_convolution import causal_convolution_silu
 
 __all__ = ["CausalConvolution", "GridConvolution", "ScanOrder", "cross_scan"]
 
@@ -78,7 +79,7 @@ def cross_scan(n_rows: int) -> tuple[ScanOrder, ...]:
 
 
 class CausalConvolution(nn.Conv1d):
-    """Depthwise convolution over the present and past tokens.
+    """Depthwise convolution over the present and past tokens, then SiLU.
 
     Parameters
     ----------
@@ -97,13 +98,13 @@ class CausalConvolution(nn.Conv1d):
     def __init__(self, n_channels: int, width: int = 4) -> None:
         super().__init__(n_channels, n_channels, width, groups=n_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, token, channel) to the same shape, causally."""
-        return causal_depthwise_convolution(x, self.weight, self.bias)
+    def forward(self, x: Tensor, *, reverse: bool = False) -> Tensor:
+        """Map (batch, token, channel) to the same shape, causally in a direction."""
+        return causal_convolution_silu(x, self.weight, self.bias, reverse=reverse)
 
 
 class GridConvolution(nn.Conv2d):
-    """Depthwise convolution of tokens that are the cells of a grid.
+    """Depthwise convolution of tokens that are the cells of a grid, then SiLU.
 
     Parameters
     ----------
@@ -139,7 +140,7 @@ class GridConvolution(nn.Conv2d):
         """Map (batch, token, channel) to the same shape."""
         # (batch, channel, row, column)
         grid = x.mT.reshape(len(x), x.shape[2], self.n_rows, -1)
-        return super().forward(grid).flatten(2).mT
+        return F.silu(super().forward(grid)).flatten(2).mT
 
 
 def _transposed(tokens: Tensor, n_rows: int) -> Tensor:

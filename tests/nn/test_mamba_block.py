@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sciseq.nn import MambaBlock, build_network, causal_depthwise_convolution
+from sciseq.nn import MambaBlock, build_network
 from sciseq.nn import mamba as mamba_module
+from sciseq.ops.causal_convolution import causal_depthwise_convolution
 
 
 def build(*args, **kwargs):
@@ -161,20 +162,20 @@ def test_names_are_the_published_ones():
 def test_scan_gets_float32_under_autocast(monkeypatch):
     seen = {}
 
-    def spy(u, dt, A, B, C, D):
-        seen.update(u=u.dtype, dt=dt.dtype, A=A.dtype)
+    def spy(u, d, A, *rest, **settings):
+        seen.update(u=u.dtype, d=d.dtype, A=A.dtype)
         seen["autocast"] = torch.is_autocast_enabled("cpu")
-        return scan(u, dt, A, B, C, D)
+        return scan(u, d, A, *rest, **settings)
 
-    scan = mamba_module.selective_scan
-    monkeypatch.setattr(mamba_module, "selective_scan", spy)
+    scan = mamba_module.gated_selective_scan
+    monkeypatch.setattr(mamba_module, "gated_selective_scan", spy)
     block, u = build(16), normal(2, 30, 16).float()
     want = block(u)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = block(u)
     assert seen == {
         "u": torch.float32,
-        "dt": torch.float32,
+        "d": torch.float32,
         "A": torch.float32,
         "autocast": False,
     }
@@ -182,6 +183,16 @@ def test_scan_gets_float32_under_autocast(monkeypatch):
     assert (out - want).abs().max() < 0.02 * want.abs().max()
     out.float().square().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in block.parameters())
+
+
+@pytest.mark.parametrize("backend", ["reference", None])
+def test_reversed_is_flipped_before_and_after(backend, monkeypatch):
+    if backend:
+        monkeypatch.setenv("SCISEQ_SCAN", backend)
+    block, u = build(5, d_state=3, d_conv=4, expand=2).double(), normal(2, 6, 5)
+    want = block(u.flip(1)).flip(1)
+    torch.testing.assert_close(block(u, reverse=True), want, rtol=1e-12, atol=1e-14)
+    assert not torch.allclose(block(u), want, atol=1e-4)
 
 
 @pytest.mark.parametrize("n_tokens", [1, 3])

@@ -66,8 +66,9 @@ def test_causal_mixer_of_one_order_is_the_mamba_block(d_model, n, e, k):
     u = normal(2, 7, d_model)
     torch.testing.assert_close(mixer(u), mamba_block_of(mixer)(u), rtol=1e-12, atol=0)
     # Without the gate it would be another block.
-    gate = mixer.in_proj(u).chunk(2, -1)[1]
-    y = mixer.ssms[0](F.silu(mixer.convolution(mixer.in_proj(u).chunk(2, -1)[0])))
+    x, gate = mixer.in_proj(u).chunk(2, -1)
+    x = mixer.convolution(x)
+    y = mixer.ssms[0](x, torch.full_like(x, 40.0)) / 40  # SiLU(40) = 40
     assert not torch.allclose(mixer.out_proj(y), mixer(u), atol=1e-6)
     torch.testing.assert_close(mixer.out_proj(y * F.silu(gate)), mixer(u))
 
@@ -223,17 +224,17 @@ def test_decay_rates_and_averages_are_never_decayed():
 def test_scan_gets_float32_under_autocast(monkeypatch):
     seen = {}
 
-    def spy(u, dt, A, B, C, D):
-        seen.update(dt=dt.dtype, A=A.dtype, autocast=torch.is_autocast_enabled("cpu"))
-        return scan(u, dt, A, B, C, D)
+    def spy(u, d, A, *rest, **settings):
+        seen.update(d=d.dtype, A=A.dtype, autocast=torch.is_autocast_enabled("cpu"))
+        return scan(u, d, A, *rest, **settings)
 
-    scan = mixers_module.selective_scan
-    monkeypatch.setattr(mixers_module, "selective_scan", spy)
+    scan = mixers_module.gated_selective_scan
+    monkeypatch.setattr(mixers_module, "gated_selective_scan", spy)
     ssm, x = build(lambda: SelectiveSSM(6, 3)).float(), normal(2, 30, 6).float()
-    want = ssm(x)
+    want = ssm(x, x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = ssm(x)
-    assert seen == {"dt": torch.float32, "A": torch.float32, "autocast": False}
+        out = ssm(x, x)
+    assert seen == {"d": torch.float32, "A": torch.float32, "autocast": False}
     assert (out - want).abs().max() < 0.02 * want.abs().max()
 
 

@@ -29,7 +29,13 @@ from sciseq.ops.selective_scan.exported import scan_operator
 from sciseq.ops.selective_scan.groups import Scan, scan_by_group
 from sciseq.ops.selective_scan.reference import selective_scan_reference
 
-__all__ = ["available_backends", "selective_scan"]
+__all__ = [
+    "available_backends",
+    "chosen_backend",
+    "gated_selective_scan",
+    "is_fused",
+    "selective_scan",
+]
 
 ENVIRONMENT_VARIABLE = "SCISEQ_SCAN"
 
@@ -60,6 +66,8 @@ _AXES = {
     "B": ("batch", "group", "state", "length"),
     "C": ("batch", "group", "state", "length"),
     "D": ("channel",),
+    "dt_bias": ("channel",),
+    "z": ("batch", "channel", "length"),
 }
 
 _OR_UNGROUPED = " or (batch, state, length)"
@@ -141,6 +149,102 @@ def selective_scan(
     return _choose(backend, u.device.type)(u, dt, A, B, C, D, directions)
 
 
+def gated_selective_scan(
+    u: Tensor,
+    d: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    dt_bias: Tensor,
+    z: Tensor,
+    *,
+    reverse: bool | Sequence[bool] = False,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Run the scan of a Mamba block with what stands around it.
+
+    .. math:: out = \mathrm{scan}(u, \mathrm{softplus}(d + b_{dt}), A, B, C, D)
+              \odot \mathrm{SiLU}(z)
+
+    Parameters
+    ----------
+    u, A, B, C, D, reverse, backend
+        As in :func:`selective_scan`.
+    d, z : Tensor, shape (batch, channel, length)
+        Step sizes before the softplus, without their offset, and gates.
+    dt_bias : Tensor, shape (channel,)
+        Offset of the step sizes.
+
+    Returns
+    -------
+    Tensor, shape (batch, channel, length)
+        In the dtype of ``u``.
+
+    Raises
+    ------
+    InputError, MissingDependencyError, NumericalError
+        As :func:`selective_scan` does.
+
+    Notes
+    -----
+    Card: forecasting §1, steps 5 to 8. The backend ``"c"`` computes all of it in one
+    pass over the tokens; others compose it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> u = torch.tensor([[[1.0, 2.0]]])
+    >>> B = C = torch.ones(1, 1, 2)
+    >>> y = gated_selective_scan(
+    ...     u, torch.zeros_like(u), -torch.ones(1, 1), B, C, None,
+    ...     dt_bias=torch.zeros(1), z=torch.ones_like(u),
+    ... )
+    >>> y.shape
+    torch.Size([1, 1, 2])
+    """
+    if not is_fused(u, backend):
+        dt = torch.nn.functional.softplus(d + dt_bias[:, None])
+        y = selective_scan(u, dt, A, B, C, D, reverse=reverse, backend=backend)
+        return y * torch.nn.functional.silu(z)
+    from sciseq.ops.selective_scan.c_backend import gated_scan
+
+    B, C = (one[:, None] if one.ndim == 3 else one for one in (B, C))
+    _check_tensors(
+        {"u": u, "dt": d, "A": A, "B": B, "C": C, "D": D, "dt_bias": dt_bias, "z": z}
+    )
+    directions = _directions(reverse, u.shape[1], B.shape[1])
+    return gated_scan(u, d, A, B, C, D, dt_bias, z, directions)
+
+
+def is_fused(x: Tensor, backend: str | None = None) -> bool:
+    """Whether what stands around a scan of ``x`` is computed with it, in C.
+
+    Parameters
+    ----------
+    x : Tensor
+        What is scanned.
+    backend : str, optional
+        As in :func:`selective_scan`.
+
+    Returns
+    -------
+    bool
+        False under a compiler, which fuses by itself.
+
+    Examples
+    --------
+    >>> import torch
+    >>> is_fused(torch.zeros(1, 1, 1), backend="reference")
+    False
+    """
+    return (
+        type(x) is Tensor
+        and not torch.compiler.is_compiling()
+        and chosen_backend(x.device.type, backend) == "c"
+    )
+
+
 def available_backends(device_type: str = "cpu") -> tuple[str, ...]:
     """Return the names of the backends that work on a kind of device, best first.
 
@@ -213,17 +317,39 @@ def _directions(
     return tuple(map(bool, reverse))
 
 
-def _choose(backend: str | None, device_type: str) -> Scan:
+def chosen_backend(device_type: str, backend: str | None = None) -> str:
+    """Name of the backend that a scan on a kind of device takes.
+
+    Parameters
+    ----------
+    device_type : str
+        ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    backend : str, optional
+        As in :func:`selective_scan`.
+
+    Returns
+    -------
+    str
+        One of :func:`available_backends`.
+
+    Raises
+    ------
+    InputError, MissingDependencyError, NumericalError
+        As :func:`selective_scan` does.
+
+    Examples
+    --------
+    >>> from sciseq.ops.selective_scan import chosen_backend
+    >>> chosen_backend("cpu", "reference")
+    'reference'
+    """
     where = "backend"
     if backend is None:
         backend, where = os.environ.get(ENVIRONMENT_VARIABLE), ENVIRONMENT_VARIABLE
-    if torch.compiler.is_exporting():
-        # Whatever computes here, an exported graph holds the reference.
-        return _EXPORTED
     if not backend:
         return _best(device_type)
     if backend == "reference":
-        return _REFERENCE
+        return backend
     if backend not in _ACCELERATED:
         allowed = (*_ACCELERATED, "reference")
         raise InputError(
@@ -237,18 +363,34 @@ def _choose(backend: str | None, device_type: str) -> Scan:
         raise type(verdict)(
             verdict.message, where=where, hint=f"Backends that work here: {working}."
         )
-    return verdict
+    return backend
 
 
-def _best(device_type: str) -> Scan:
+# What torch.compiler.assume_constant_result does, which would load the compiler for it.
+chosen_backend._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _choose(backend: str | None, device_type: str) -> Scan:
+    if torch.compiler.is_exporting():
+        # Whatever computes here, an exported graph holds the reference.
+        return _EXPORTED
+    name = chosen_backend(device_type, backend)
+    if name == "reference":
+        return _REFERENCE
+    scan = _VERDICTS[name, device_type]
+    assert not isinstance(scan, SciSeqError)
+    return scan
+
+
+def _best(device_type: str) -> str:
     for name in _ACCELERATED:
         verdict = _verdict(name, device_type)
         if not isinstance(verdict, SciSeqError):
-            return verdict
+            return name
         if isinstance(verdict, NumericalError):
             # A missing backend is normal; a wrong one deserves to be known.
-            warnings.warn(str(verdict), SciSeqWarning, stacklevel=4)
-    return _REFERENCE
+            warnings.warn(str(verdict), SciSeqWarning, stacklevel=5)
+    return "reference"
 
 
 def _verdict(name: str, device_type: str) -> Scan | SciSeqError:

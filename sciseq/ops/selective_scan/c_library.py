@@ -10,13 +10,23 @@ import ctypes
 import functools
 import importlib.machinery
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from sciseq.errors import MissingDependencyError
 
-__all__ = ["library", "run_backward", "run_forward"]
+__all__ = [
+    "checkpoint_size",
+    "convolution_backward",
+    "convolution_forward",
+    "library",
+    "newest_instructions",
+    "room_for_map",
+    "scan_backward",
+    "scan_forward",
+]
 
 # Tokens of a chunk: the forward pass keeps the state before each chunk but the first,
 # the backward pass the states of one chunk.
@@ -35,19 +45,31 @@ class _Array(ctypes.Structure):
 
 _SIZES = (
     "batch", "group", "channel", "state", "length", "part", "chunk", "reversed",
-    "threads", "is_double", "instructions",
+    "threads", "is_double", "instructions", "has_softplus",
 )  # fmt: skip
-_INPUTS = ("u", "dt", "A", "B", "C", "D", "y")
-_GRADIENTS = ("grad_y", "grad_u", "grad_dt", "grad_A", "grad_B", "grad_C", "grad_D")
+_INPUTS = ("u", "dt", "A", "B", "C", "D", "dt_bias", "z")
+_GRADIENTS = (
+    "grad_y", "grad_u", "grad_dt", "grad_A", "grad_B", "grad_C", "grad_D",
+    "grad_dt_bias", "grad_z",
+)  # fmt: skip
+
+_ENTRIES = (
+    "sciseq_scan_forward", "sciseq_scan_backward",
+    "sciseq_convolution_forward", "sciseq_convolution_backward",
+)  # fmt: skip
+
+Inputs: TypeAlias = tuple[Tensor | None, ...]
 
 
 class _Problem(ctypes.Structure):
     # As `Problem` in scan.c.
     _fields_ = [
         *((name, ctypes.c_int64) for name in _SIZES),
-        *((name, _Array) for name in _INPUTS),
+        *((name, _Array) for name in (*_INPUTS, "y")),
         ("checkpoints", ctypes.c_void_p),
         *((name, _Array) for name in _GRADIENTS),
+        ("constants", ctypes.c_void_p),
+        ("sums", ctypes.c_void_p),
         ("next_task", ctypes.c_int64),
         ("failed", ctypes.c_int64),
     ]
@@ -93,7 +115,7 @@ def library() -> ctypes.CDLL:
         raise MissingDependencyError(
             "the compiled scan belongs to another version of sciseq; install it again"
         )
-    for name in ("sciseq_scan_forward", "sciseq_scan_backward"):
+    for name in _ENTRIES:
         getattr(loaded, name).argtypes = [ctypes.POINTER(_Problem)]
     return loaded
 
@@ -113,23 +135,28 @@ def checkpoint_size(u: Tensor, A: Tensor, n_groups: int) -> int:
     return max(n_chunks - 1, 0) * n_tasks * blocks * A.shape[1] * lanes
 
 
-def run_forward(
-    inputs: tuple[Tensor, ...],
+def scan_forward(
+    inputs: Inputs,
     reversed_groups: int,
     checkpoints: Tensor | None,
+    *,
+    has_softplus: bool = False,
     instructions: int | None = None,
 ) -> Tensor:
-    """Scan ``u, dt, A, B, C`` and, where given, ``D``, all of one dtype.
+    """Run the recurrence.
 
     Parameters
     ----------
-    inputs : tuple of Tensor
-        As in :func:`~sciseq.ops.selective_scan.selective_scan`, with B and C of shape
-        (batch, group, state, length).
+    inputs : tuple
+        ``u, dt, A, B, C, D, dt_bias, z`` of one dtype, as in
+        :func:`~sciseq.ops.selective_scan.gated_selective_scan`, with B and C of shape
+        (batch, group, state, length). The last three may be None.
     reversed_groups : int
         Bit g is set when group g runs from the last token to the first.
     checkpoints : Tensor, optional
         Room for :func:`checkpoint_size` entries.
+    has_softplus : bool, default False
+        Whether step sizes are ``softplus(dt + dt_bias)``.
     instructions : int, optional
         Instruction set to use; the newest by default.
 
@@ -138,47 +165,97 @@ def run_forward(
     Tensor, shape (batch, channel, length)
         y.
     """
-    problem = _problem(inputs, reversed_groups, instructions)
-    y = torch.empty_like(inputs[0])
+    problem = _scan_problem(inputs, reversed_groups, has_softplus, instructions)
+    y = torch.empty_like(inputs[0])  # type: ignore[arg-type]
     _set(problem.y, y)
     if checkpoints is not None and checkpoints.numel():
         problem.checkpoints = checkpoints.data_ptr()
-    if library().sciseq_scan_forward(problem):
-        raise MemoryError("selective scan: no memory for its work space")
+    _run("sciseq_scan_forward", problem)
     return y
 
 
-def run_backward(
+def scan_backward(
     grad_y: Tensor,
-    inputs: tuple[Tensor, ...],
+    inputs: Inputs,
     reversed_groups: int,
     checkpoints: Tensor,
+    *,
+    has_softplus: bool = False,
     instructions: int | None = None,
-) -> tuple[Tensor, ...]:
-    """Gradients of all inputs, in their order; that of ``D`` is always there."""
-    u, dt, A, B, C = inputs[:5]
-    problem = _problem(inputs, reversed_groups, instructions)
+) -> list[Tensor]:
+    """Gradients of the inputs in their order; those of None mean nothing."""
+    problem = _scan_problem(inputs, reversed_groups, has_softplus, instructions)
     problem.checkpoints = checkpoints.data_ptr() if checkpoints.numel() else None
+    u, dt, A, B, C, _, dt_bias, z = inputs
+    assert u is not None and dt is not None and A is not None
+    assert B is not None and C is not None
     n_parts, batch = problem.part, u.shape[0]
-    # Sums over samples and parts are taken here, in a fixed order.
-    results = (
+    nothing = u.new_empty(0)
+    results = [
         torch.empty_like(u),
         torch.empty_like(dt),
-        u.new_empty(batch, *A.shape),
+        u.new_empty(A.shape),
         room_for_map(B, n_parts),
         room_for_map(C, n_parts),
-        u.new_empty(batch, u.shape[1]),
-    )
+        u.new_empty(u.shape[1]),
+        nothing if dt_bias is None else u.new_empty(u.shape[1]),
+        nothing if z is None else torch.empty_like(z),
+    ]
     for name, tensor in zip(_GRADIENTS, (grad_y, *results), strict=True):
-        _set(getattr(problem, name), tensor)
-    if library().sciseq_scan_backward(problem):
-        raise MemoryError("selective scan: no memory for its work space")
-    grad_u, grad_dt, grad_A, grad_B, grad_C, grad_D = results
+        if tensor is not nothing:
+            _set(getattr(problem, name), tensor)
+    _run("sciseq_scan_backward", problem)
     if n_parts > 1:
-        grad_B, grad_C = (
-            one.view(n_parts, batch, *one.shape[1:]).sum(0) for one in (grad_B, grad_C)
-        )
-    return grad_u, grad_dt, grad_A.sum(0), grad_B, grad_C, grad_D.sum(0)
+        for index in (3, 4):
+            one = results[index]
+            results[index] = one.view(n_parts, batch, *one.shape[1:]).sum(0)
+    return results
+
+
+def convolution_forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, is_reversed: bool
+) -> Tensor:
+    """SiLU of a causal depthwise convolution.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, channel, length)
+        Tokens.
+    weight : Tensor, shape (channel, tap)
+        Kernels; the last tap meets the present token.
+    bias : Tensor, shape (channel,), optional
+        Offsets.
+    is_reversed : bool
+        Whether the past of a token are those after it.
+    """
+    problem = _convolution_problem(x, weight, bias, is_reversed)
+    y = torch.empty_like(x)
+    _set(problem.y, y)
+    _run("sciseq_convolution_forward", problem)
+    return y
+
+
+def convolution_backward(
+    grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, is_reversed: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, the kernels and the offsets."""
+    problem = _convolution_problem(x, weight, bias, is_reversed)
+    grad_x = torch.empty_like(x)
+    grad_weight, grad_bias = x.new_empty(weight.shape), x.new_empty(len(weight))
+    for array, tensor in (
+        (problem.grad_y, grad_y),
+        (problem.grad_u, grad_x),
+        (problem.grad_A, grad_weight),
+        (problem.grad_D, grad_bias),
+    ):
+        _set(array, tensor)
+    _run("sciseq_convolution_backward", problem)
+    return grad_x, grad_weight, grad_bias
+
+
+def _run(entry: str, problem: _Problem) -> None:
+    if getattr(library(), entry)(problem):
+        raise MemoryError("the selective scan found no memory for its work space")
 
 
 def room_for_map(like: Tensor, n_parts: int) -> Tensor:
@@ -198,28 +275,47 @@ def _parts(u: Tensor, n_groups: int) -> tuple[int, int]:
     return n_parts, -(-n_blocks // n_parts)
 
 
-def _problem(
-    inputs: tuple[Tensor, ...], reversed_groups: int, instructions: int | None
+def _scan_problem(
+    inputs: Inputs, reversed_groups: int, has_softplus: bool, instructions: int | None
 ) -> _Problem:
     u, A, B = inputs[0], inputs[2], inputs[3]
-    n_groups = B.shape[1]
-    n_updates = u.numel() * A.shape[1]
-    problem = _Problem(
-        u.shape[0],
+    assert u is not None and A is not None and B is not None
+    problem = _problem(u, B.shape[1], A.shape[1], reversed_groups, instructions)
+    problem.has_softplus = has_softplus
+    for name, tensor in zip(_INPUTS, inputs, strict=True):
+        if tensor is not None:
+            _set(getattr(problem, name), tensor)
+    return problem
+
+
+def _convolution_problem(
+    x: Tensor, weight: Tensor, bias: Tensor | None, is_reversed: bool
+) -> _Problem:
+    problem = _problem(x, 1, weight.shape[1], is_reversed, None)
+    _set(problem.u, x)
+    _set(problem.A, weight)
+    if bias is not None:
+        _set(problem.D, bias)
+    return problem
+
+
+def _problem(
+    u: Tensor, n_groups: int, n_states: int, reversed_groups: int, instructions: Any
+) -> _Problem:
+    batch, channel, length = u.shape
+    return _Problem(
+        batch,
         n_groups,
-        u.shape[1] // n_groups,
-        A.shape[1],
-        u.shape[2],
+        channel // n_groups,
+        n_states,
+        length,
         _parts(u, n_groups)[0],
         CHUNK,
         reversed_groups,
-        1 if n_updates < _SMALL else torch.get_num_threads(),
+        1 if u.numel() * n_states < _SMALL else torch.get_num_threads(),
         u.dtype == torch.float64,
         newest_instructions() if instructions is None else instructions,
     )
-    for name, tensor in zip(_INPUTS, inputs, strict=False):
-        _set(getattr(problem, name), tensor)
-    return problem
 
 
 def _set(array: _Array, tensor: Tensor) -> None:

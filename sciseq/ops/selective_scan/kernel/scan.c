@@ -1,4 +1,5 @@
-/* Selective scan on a processor: forward and backward, both directions in one call.
+/* Selective scan on a processor: forward and backward, both directions in one call; and
+ * the causal convolution that stands before it in a Mamba block (convolution.h).
  *
  *     h_t = exp(dt_t A) h_{t-1} + (dt_t u_t) B_t,    y_t = <h_t, C_t> + D u_t
  *
@@ -30,7 +31,7 @@ typedef struct {
     int64_t stride[4]; /* in elements, in the order of the axes named below */
 } Array;
 
-/* Laid out as `_Problem` in c_kernel.py. */
+/* Laid out as `_Problem` in c_library.py. */
 typedef struct {
     int64_t batch, group, channel, state, length; /* channel: of one group */
     int64_t part;     /* parts into which the channels of a group are cut */
@@ -39,16 +40,23 @@ typedef struct {
     int64_t threads;
     int64_t is_double;
     int64_t instructions; /* 0 baseline, 1 AVX2, 2 AVX-512 */
+    int64_t has_softplus; /* whether step sizes are softplus(dt + dt_bias) */
     Array u, dt;          /* batch, channel of all groups, length */
     Array A;              /* channel of all groups, state */
     Array B, C;           /* batch, group, state, length */
     Array D;              /* channel of all groups; data is NULL without a skip */
+    Array dt_bias;        /* as D */
+    Array z;              /* as u; data is NULL without a gate */
     Array y;              /* as u */
     void *checkpoints;    /* contiguous; NULL when no gradient will be asked for */
     Array grad_y, grad_u, grad_dt; /* as u */
-    Array grad_A;                  /* batch, channel, state */
+    Array grad_A;                  /* as A */
     Array grad_B, grad_C;          /* part x batch, group, state, length */
-    Array grad_D;                  /* batch, channel */
+    Array grad_D, grad_dt_bias;    /* as D */
+    Array grad_z;                  /* as u */
+    /* Set by run(). */
+    void *constants; /* weights of the channels as vectors */
+    void *sums;      /* sums over tokens, for each sample */
     int64_t next_task;
     int64_t failed;
 } Problem;
@@ -90,21 +98,21 @@ typedef struct {
 
 BEGIN_SET("avx2,fma")
 #define SET avx2
-#include "scan_types.h"
+#include "types.h"
 #undef SET
 END_SET
 
 BEGIN_SET("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")
 #define SET avx512
 #define WIDE
-#include "scan_types.h"
+#include "types.h"
 #undef WIDE
 #undef SET
 END_SET
 #endif
 
 #define SET baseline
-#include "scan_types.h"
+#include "types.h"
 #undef SET
 
 /* Threads: GCC's interface to OpenMP, which torch's copy of the library exports. */
@@ -113,20 +121,25 @@ extern void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned)
 
 typedef int (*Task)(const Problem *, int64_t);
 
-static Task task_for(const Problem *p, int is_backward)
-{
+enum Pass { FORWARD, BACKWARD, CONVOLVE_FORWARD, CONVOLVE_BACKWARD };
+
+/* One function for both number types and all instruction sets. */
 #ifdef HAS_SETS
-#define SETS(pass, type) {pass##_baseline_##type, pass##_avx2_##type, pass##_avx512_##type}
+#define SETS(name, type) {name##_baseline_##type, name##_avx2_##type, name##_avx512_##type}
 #else
-#define SETS(pass, type)                                                               \
-    {pass##_baseline_##type, pass##_baseline_##type, pass##_baseline_##type}
+#define SETS(name, type)                                                               \
+    {name##_baseline_##type, name##_baseline_##type, name##_baseline_##type}
 #endif
-    static const Task table[2][2][3] = {
-        {SETS(forward, float), SETS(forward, double)},
-        {SETS(backward, float), SETS(backward, double)},
-    };
-    return table[is_backward][p->is_double != 0][p->instructions];
-}
+#define TABLE(name) {SETS(name, float), SETS(name, double)}
+
+static const Task tasks[4][2][3] = {
+    TABLE(forward),
+    TABLE(backward),
+    TABLE(convolve_forward),
+    TABLE(convolve_backward),
+};
+static void (*const preparations[2][3])(const Problem *, double) = TABLE(prepare);
+static void (*const endings[2][3])(const Problem *) = TABLE(finish);
 
 typedef struct {
     Problem *problem;
@@ -147,20 +160,39 @@ static void run_tasks(void *argument)
     }
 }
 
-static int run(Problem *p, int is_backward)
+static int run(Problem *p, enum Pass pass)
 {
-    Job job = {p, task_for(p, is_backward)};
+    const int type = p->is_double != 0, set = (int)p->instructions;
+    Job job = {p, tasks[pass][type][set]};
+    const int is_backward = pass == BACKWARD || pass == CONVOLVE_BACKWARD;
+    const double log2e = 1.4426950408889634074;
+    const double factor = pass == FORWARD || pass == BACKWARD ? log2e : 1;
+    const int64_t lanes = VECTOR_BYTES / (p->is_double ? sizeof(double) : sizeof(float));
+    const int64_t n_blocks = p->group * ((p->channel + lanes - 1) / lanes);
+    const int64_t size = n_blocks * (p->state + 2) * VECTOR_BYTES;
+    char *space = NULL;
+    if (posix_memalign((void **)&space, VECTOR_BYTES,
+                       size * (is_backward ? 1 + p->batch : 1)))
+        return 1;
+    p->constants = space;
+    p->sums = space + size;
+    preparations[type][set](p, factor);
     p->next_task = p->failed = 0;
     if (p->threads > 1 && GOMP_parallel)
         GOMP_parallel(run_tasks, &job, (unsigned)p->threads, 0);
     else
         run_tasks(&job);
+    if (is_backward)
+        endings[type][set](p);
+    free(space);
     return (int)p->failed;
 }
 
-/* Both return 0, or 1 when there was no memory for the work space. */
-int sciseq_scan_forward(Problem *p) { return run(p, 0); }
-int sciseq_scan_backward(Problem *p) { return run(p, 1); }
+/* All return 0, or 1 when there was no memory for the work space. */
+int sciseq_scan_forward(Problem *p) { return run(p, FORWARD); }
+int sciseq_scan_backward(Problem *p) { return run(p, BACKWARD); }
+int sciseq_convolution_forward(Problem *p) { return run(p, CONVOLVE_FORWARD); }
+int sciseq_convolution_backward(Problem *p) { return run(p, CONVOLVE_BACKWARD); }
 
 /* The newest instruction set of this processor, as in Problem.instructions. */
 int sciseq_scan_instructions(void)

@@ -1,4 +1,4 @@
-/* The scan for both number types; included by scan.c once for each instruction set,
+/* All loops for both number types; included by scan.c once for each instruction set,
  * with SET, the suffix of its names, and WIDE where 64-byte minima are one instruction.
  */
 
@@ -14,7 +14,12 @@
 #define MAXIMUM NAME(maximum)
 #define MINIMUM NAME(minimum)
 #endif
-#include "scan_template.h"
+#include "vectors.h"
+#include "recurrence.h"
+#include "convolution.h"
+#undef LANES
+#undef VEC
+#undef MASK
 #undef SHUFFLE_LOW
 #undef SHUFFLE_HIGH
 #undef REAL
@@ -35,7 +40,12 @@
 #define MAXIMUM NAME(maximum)
 #define MINIMUM NAME(minimum)
 #endif
-#include "scan_template.h"
+#include "vectors.h"
+#include "recurrence.h"
+#include "convolution.h"
+#undef LANES
+#undef VEC
+#undef MASK
 #undef SHUFFLE_LOW
 #undef SHUFFLE_HIGH
 #undef REAL
