@@ -6,15 +6,15 @@
  * is D. Nothing is kept for the backward pass but the inputs.
  */
 
-/* Tile of x whose first n_before vectors hold the tokens before the chunk. */
-static void NAME(load_with_past)(VEC *tile, NAME(Walk) w, int64_t t0, int64_t n_t,
-                                 int64_t n_before, int width)
-{
-    const int64_t n_there = t0 < n_before ? t0 : n_before;
-    memset(tile, 0, (n_before - n_there) * sizeof(VEC));
-    NAME(load)(tile + n_before - n_there, NAME(chunk_of)(w, t0 - n_there), n_t + n_there,
-               width);
-}
+/* Tile of x that begins n_before tokens before the chunk; before the first token of all
+ * there are zeros. */
+#define LOAD_WITH_PAST(tile)                                                           \
+    do {                                                                               \
+        const int64_t n_there = t0 < n_before ? t0 : n_before;                         \
+        memset(tile, 0, (n_before - n_there) * sizeof(VEC));                           \
+        NAME(load)((tile) + n_before - n_there, PLACE_OF(u, first - step * n_there),   \
+                   n_t + n_there, width);                                              \
+    } while (0)
 
 INLINE VEC NAME(convolve)(const VEC *x, const VEC *kernel, int64_t n_taps)
 {
@@ -28,6 +28,7 @@ static int NAME(convolve_forward)(const Problem *p, int64_t task)
 {
     const NAME(Place) at = NAME(place)(p, task);
     const int64_t T = p->chunk, n_before = p->state - 1;
+    const int64_t step = at.is_reversed ? -1 : 1;
     VEC *space = NULL;
     if (posix_memalign((void **)&space, VECTOR_BYTES,
                        (2 * T + n_before) * sizeof(VEC)))
@@ -39,14 +40,13 @@ static int NAME(convolve_forward)(const Problem *p, int64_t task)
         const VEC *kernel = at.constants + k * (p->state + 2);
         for (int64_t t0 = 0; t0 < p->length; t0 += T) {
             const int64_t n_t = p->length - t0 < T ? p->length - t0 : T;
-            NAME(load_with_past)(
-                x, NAME(walk)(&p->u, at.sample, channel, p->length, at.is_reversed), t0,
-                n_t, n_before, width);
+            const int64_t first = at.is_reversed ? p->length - 1 - t0 : t0;
+            LOAD_WITH_PAST(x);
             for (int64_t t = 0; t < n_t; t++) {
                 const VEC s = NAME(convolve)(x + n_before + t, kernel, p->state);
                 y[t] = s * NAME(sigmoid)(s);
             }
-            NAME(store)(WALK(y), y, n_t, width);
+            NAME(store)(PLACE_OF(y, first), y, n_t, width);
         }
     }
     free(space);
@@ -59,6 +59,7 @@ static int NAME(convolve_backward)(const Problem *p, int64_t task)
 {
     const NAME(Place) at = NAME(place)(p, task);
     const int64_t T = p->chunk, n_taps = p->state, n_before = n_taps - 1;
+    const int64_t step = at.is_reversed ? -1 : 1;
     const int64_t n_chunks = (p->length + T - 1) / T;
     VEC *space = NULL;
     if (posix_memalign((void **)&space, VECTOR_BYTES,
@@ -77,10 +78,9 @@ static int NAME(convolve_backward)(const Problem *p, int64_t task)
             const int64_t n_t = p->length - t0 < T ? p->length - t0 : T;
             /* The first gs of the chunk after this one. */
             memmove(gs + n_t, gs, n_before * sizeof(VEC));
-            NAME(load_with_past)(
-                x, NAME(walk)(&p->u, at.sample, channel, p->length, at.is_reversed), t0,
-                n_t, n_before, width);
-            NAME(load)(gs, WALK(grad_y), n_t, width);
+            const int64_t first = at.is_reversed ? p->length - 1 - t0 : t0;
+            LOAD_WITH_PAST(x);
+            NAME(load)(gs, PLACE_OF(grad_y, first), n_t, width);
             for (int64_t t = 0; t < n_t; t++) {
                 const VEC s = NAME(convolve)(x + n_before + t, kernel, n_taps);
                 const VEC q = NAME(sigmoid)(s);
@@ -98,7 +98,7 @@ static int NAME(convolve_backward)(const Problem *p, int64_t task)
                 for (int64_t j = 0; j < n_taps; j++)
                     gx[t] += kernel[n_taps - 1 - j] * gs[t + j];
             }
-            NAME(store)(WALK(grad_u), gx, n_t, width);
+            NAME(store)(PLACE_OF(grad_u, first), gx, n_t, width);
         }
         gkernel[n_taps] = gbias;
     }
@@ -106,4 +106,5 @@ static int NAME(convolve_backward)(const Problem *p, int64_t task)
     return 0;
 }
 
-#undef WALK
+#undef LOAD_WITH_PAST
+#undef PLACE_OF

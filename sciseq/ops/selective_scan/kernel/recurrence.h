@@ -148,8 +148,8 @@ static int NAME(forward)(const Problem *p, int64_t task)
                 at.group * p->channel + (at.first_block + k) * LANES;
             const VEC *rates = at.constants + k * (N + 2);
             const VEC skip = rates[N], bias = rates[N + 1];
-            NAME(load)(dt, WALK(dt), n_t, width);
-            NAME(load)(x, WALK(u), n_t, width);
+            NAME(load)(dt, PLACE_OF(dt, first), n_t, width);
+            NAME(load)(x, PLACE_OF(u, first), n_t, width);
             if (p->has_softplus)
                 NAME(find_steps)(dt, NULL, dt, bias, n_t, width);
             for (int64_t t = 0; t < n_t; t++) {
@@ -160,11 +160,11 @@ static int NAME(forward)(const Problem *p, int64_t task)
             FOR_STATES(N, n, NAME(forward_states), n_t, N, rates + n, B + n,
                        C + n, dt, x, y, block + n);
             if (p->z.data) {
-                NAME(load)(x, WALK(z), n_t, width);
+                NAME(load)(x, PLACE_OF(z, first), n_t, width);
                 for (int64_t t = 0; t < n_t; t++)
                     y[t] *= x[t] * NAME(sigmoid)(x[t]);
             }
-            NAME(store)(WALK(y), y, n_t, width);
+            NAME(store)(PLACE_OF(y, first), y, n_t, width);
         }
     }
     free(space);
@@ -206,13 +206,13 @@ static int NAME(backward)(const Problem *p, int64_t task)
                 at.group * p->channel + (at.first_block + k) * LANES;
             const VEC *rates = at.constants + k * (N + 2);
             const VEC skip = rates[N], bias = rates[N + 1];
-            NAME(load)(dt, WALK(dt), n_t, width);
-            NAME(load)(u, WALK(u), n_t, width);
-            NAME(load)(gy, WALK(grad_y), n_t, width);
+            NAME(load)(dt, PLACE_OF(dt, first), n_t, width);
+            NAME(load)(u, PLACE_OF(u, first), n_t, width);
+            NAME(load)(gy, PLACE_OF(grad_y, first), n_t, width);
             if (p->has_softplus)
                 NAME(find_steps)(dt, slope, dt, bias, n_t, width);
             if (p->z.data) {
-                NAME(load)(z, WALK(z), n_t, width);
+                NAME(load)(z, PLACE_OF(z, first), n_t, width);
                 for (int64_t t = 0; t < n_t; t++) {
                     const VEC s = NAME(sigmoid)(z[t]);
                     gz[t] = gy[t] * s * ((REAL)1 + z[t] * ((REAL)1 - s));
@@ -246,10 +246,10 @@ static int NAME(backward)(const Problem *p, int64_t task)
             if (p->z.data) {
                 for (int64_t t = 0; t < n_t; t++)
                     gz[t] *= y[t];
-                NAME(store)(WALK(grad_z), gz, n_t, width);
+                NAME(store)(PLACE_OF(grad_z, first), gz, n_t, width);
             }
-            NAME(store)(WALK(grad_u), gx, n_t, width);
-            NAME(store)(WALK(grad_dt), gdt, n_t, width);
+            NAME(store)(PLACE_OF(grad_u, first), gx, n_t, width);
+            NAME(store)(PLACE_OF(grad_dt, first), gdt, n_t, width);
         }
         NAME(store_map)(&p->grad_B, gB, at.part * p->batch + at.sample, at.group, N,
                         first, step, n_t);

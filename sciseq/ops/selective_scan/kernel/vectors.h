@@ -105,30 +105,6 @@ INLINE REAL NAME(sum)(VEC v)
     return lanes[0];
 }
 
-/* A walk over the tokens of one sample and one group, in the group's direction. */
-typedef struct {
-    REAL *first; /* the element of the first token */
-    int64_t channel, token;
-} NAME(Walk);
-
-INLINE NAME(Walk) NAME(walk)(const Array *a, int64_t sample, int64_t channel,
-                             int64_t length, int is_reversed)
-{
-    NAME(Walk) w = {(REAL *)a->data + sample * a->stride[0] + channel * a->stride[1],
-                    a->stride[1], a->stride[2]};
-    if (is_reversed) {
-        w.first += (length - 1) * w.token;
-        w.token = -w.token;
-    }
-    return w;
-}
-
-INLINE NAME(Walk) NAME(chunk_of)(NAME(Walk) w, int64_t t0)
-{
-    w.first += t0 * w.token;
-    return w;
-}
-
 /* Rows and columns of LANES x LANES numbers change places: log2(LANES) rounds in which
  * pairs of rows exchange halves, quarters and so on. */
 INLINE void NAME(transpose)(VEC *row)
@@ -163,8 +139,6 @@ INLINE void NAME(transpose)(VEC *row)
 
 /* Tokens that lie next to each other in memory are read in squares; `low` is the
  * lowest address of a square and `turn` says that its tokens run downwards. */
-INLINE int NAME(in_squares)(NAME(Walk) w) { return w.token == 1 || w.token == -1; }
-
 INLINE void NAME(load_square)(VEC *tile, const REAL *low, int64_t stride, int turn,
                               int n_channels)
 {
@@ -195,44 +169,46 @@ INLINE void NAME(store_square)(REAL *low, int64_t stride, int turn, const VEC *t
             memcpy(low + c * stride, &row[c], sizeof(VEC));
 }
 
-static void NAME(load)(VEC *tile, NAME(Walk) w, int64_t n_t, int n_channels)
+/* Tiles are read and written from the address of their first token; `channel` and
+ * `token` are strides, the latter negative where a group runs backwards. */
+static void NAME(load)(VEC *tile, const REAL *from, int64_t channel, int64_t token,
+                       int64_t n_t, int n_channels)
 {
-    const REAL *from = w.first;
-    if (w.channel == 1 && n_channels == LANES) {
+    if (channel == 1 && n_channels == LANES) {
         for (int64_t t = 0; t < n_t; t++)
-            memcpy(&tile[t], from + t * w.token, sizeof(VEC));
+            memcpy(&tile[t], from + t * token, sizeof(VEC));
         return;
     }
     int64_t done = 0;
-    if (NAME(in_squares)(w))
+    if (token == 1 || token == -1)
         for (; done + LANES <= n_t; done += LANES)
             NAME(load_square)(tile + done,
-                              from + (w.token > 0 ? done : -(done + LANES - 1)),
-                              w.channel, w.token < 0, n_channels);
+                              from + (token > 0 ? done : -(done + LANES - 1)), channel,
+                              token < 0, n_channels);
     REAL *to = (REAL *)tile;
     memset(to + done * LANES, 0, (n_t - done) * sizeof(VEC));
     for (int c = 0; c < n_channels; c++)
         for (int64_t t = done; t < n_t; t++)
-            to[t * LANES + c] = from[c * w.channel + t * w.token];
+            to[t * LANES + c] = from[c * channel + t * token];
 }
 
-static void NAME(store)(NAME(Walk) w, const VEC *tile, int64_t n_t, int n_channels)
+static void NAME(store)(REAL *to, int64_t channel, int64_t token, const VEC *tile,
+                        int64_t n_t, int n_channels)
 {
-    REAL *to = w.first;
-    if (w.channel == 1 && n_channels == LANES) {
+    if (channel == 1 && n_channels == LANES) {
         for (int64_t t = 0; t < n_t; t++)
-            memcpy(to + t * w.token, &tile[t], sizeof(VEC));
+            memcpy(to + t * token, &tile[t], sizeof(VEC));
         return;
     }
     int64_t done = 0;
-    if (NAME(in_squares)(w))
+    if (token == 1 || token == -1)
         for (; done + LANES <= n_t; done += LANES)
-            NAME(store_square)(to + (w.token > 0 ? done : -(done + LANES - 1)),
-                               w.channel, w.token < 0, tile + done, n_channels);
+            NAME(store_square)(to + (token > 0 ? done : -(done + LANES - 1)), channel,
+                               token < 0, tile + done, n_channels);
     const REAL *from = (const REAL *)tile;
     for (int c = 0; c < n_channels; c++)
         for (int64_t t = done; t < n_t; t++)
-            to[c * w.channel + t * w.token] = from[t * LANES + c];
+            to[c * channel + t * token] = from[t * LANES + c];
 }
 
 /* Scalars of B or C: array axes batch, group, state, length. */
@@ -260,10 +236,12 @@ static void NAME(store_map)(const Array *a, const VEC *tile, int64_t row, int64_
                 NAME(sum)(tile[t * n_states + n]);
 }
 
-/* From where a tile of the chunk that begins at token t0 is read or written. */
-#define WALK(array)                                                                    \
-    NAME(chunk_of)(                                                                    \
-        NAME(walk)(&p->array, at.sample, channel, p->length, at.is_reversed), t0)
+/* Where the token at `position` in memory stands for the task `at` and its `channel`,
+ * and the strides from there in the direction of the group. */
+#define PLACE_OF(array, position)                                                      \
+    (REAL *)p->array.data + at.sample * p->array.stride[0] +                           \
+        channel * p->array.stride[1] + (position)*p->array.stride[2],                  \
+        p->array.stride[1], step * p->array.stride[2]
 
 /* What a task works on. */
 typedef struct {
