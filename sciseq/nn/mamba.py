@@ -8,11 +8,9 @@ import math
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciseq.ops.causal_convolution import causal_convolution_silu
-from sciseq.ops.selective_scan import gated_selective_scan
+from sciseq.ops.mamba_inner import mamba_inner
 
 __all__ = ["MambaBlock"]
 
@@ -112,24 +110,15 @@ class MambaBlock(nn.Module):
         Tensor, shape (batch, token, d_model)
             Token ``t`` depends on input tokens up to ``t`` only.
         """
-        x, z = self.in_proj(u).chunk(2, dim=-1)  # (batch, token, channel) each
-        x = causal_convolution_silu(
-            x, self.conv1d.weight, self.conv1d.bias, reverse=reverse
+        y = mamba_inner(
+            self.in_proj(u),
+            (self.conv1d.weight, self.conv1d.bias),
+            self.x_proj.weight,
+            self.dt_proj.weight,
+            self.dt_proj.bias,
+            -torch.exp(self.A_log),
+            self.D,
+            reverse=reverse,
         )
-        d, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], -1)
-        with torch.autocast(u.device.type, enabled=False):
-            d = F.linear(d.to(self.dt_proj.weight.dtype), self.dt_proj.weight)
-            # The scan wants (batch, channel or state, length).
-            y = gated_selective_scan(
-                x.mT,
-                d.mT,
-                -torch.exp(self.A_log),
-                B.mT,
-                C.mT,
-                self.D,
-                self.dt_proj.bias,
-                z.mT,
-                reverse=reverse,
-            ).mT
         output: Tensor = self.out_proj(y)
         return output

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sciseq.nn import MambaBlock, build_network
-from sciseq.nn import mamba as mamba_module
+from sciseq.ops import mamba_inner as inner_module
 from sciseq.ops.causal_convolution import causal_depthwise_convolution
 
 
@@ -167,8 +167,8 @@ def test_scan_gets_float32_under_autocast(monkeypatch):
         seen["autocast"] = torch.is_autocast_enabled("cpu")
         return scan(u, d, A, *rest, **settings)
 
-    scan = mamba_module.gated_selective_scan
-    monkeypatch.setattr(mamba_module, "gated_selective_scan", spy)
+    scan = inner_module.gated_selective_scan
+    monkeypatch.setattr(inner_module, "gated_selective_scan", spy)
     block, u = build(16), normal(2, 30, 16).float()
     want = block(u)
     with torch.autocast("cpu", dtype=torch.bfloat16):

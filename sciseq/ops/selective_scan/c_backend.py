@@ -13,7 +13,7 @@ from torch import Tensor
 from sciseq.errors import CapabilityError, MissingDependencyError
 from sciseq.ops.selective_scan import c_library
 
-__all__ = ["convolution_silu", "gated_scan", "load"]
+__all__ = ["convolution_silu", "gated_scan", "load", "refuse_second_derivatives"]
 
 
 def load(device_type: str) -> Any:
@@ -104,7 +104,7 @@ class _EagerScan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         if torch.is_grad_enabled():  # with create_graph=True
-            _refuse(ctx)
+            refuse_second_derivatives()
         *inputs, checkpoints = ctx.saved_tensors
         gradients = c_library.scan_backward(
             grad_y,
@@ -161,7 +161,7 @@ class _EagerConvolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         if torch.is_grad_enabled():  # with create_graph=True
-            _refuse(ctx)
+            refuse_second_derivatives()
         x, weight, bias = ctx.saved_tensors
         gradients = c_library.convolution_backward(grad_y, x, weight, bias, ctx.reverse)
         return (*gradients[:2], None if bias is None else gradients[2], None)
@@ -256,7 +256,14 @@ def _gradients(ctx: Any, grad_y: Tensor, _: Tensor) -> tuple[Tensor | None, ...]
     return (*grads[:5], grads[5] if inputs[5] is not None else None, None, None)
 
 
-def _refuse(ctx: Any, *grads: Any) -> Any:
+def refuse_second_derivatives(*arguments: Any) -> Any:
+    """Say that the compiled code has first derivatives only, and what to do.
+
+    Raises
+    ------
+    CapabilityError
+        Always.
+    """
     raise CapabilityError(
         "the compiled scan has first derivatives only",
         where="selective_scan, backend 'c'",
@@ -265,4 +272,4 @@ def _refuse(ctx: Any, *grads: Any) -> Any:
 
 
 _forward.register_autograd(_gradients, setup_context=_keep_inputs)
-_backward.register_autograd(_refuse)
+_backward.register_autograd(refuse_second_derivatives)

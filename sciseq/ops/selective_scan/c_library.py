@@ -9,6 +9,7 @@ Axes: ``batch``, ``group``, ``channel`` (of all groups), ``state``, ``length`` (
 import ctypes
 import functools
 import importlib.machinery
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -182,8 +183,14 @@ def scan_backward(
     *,
     has_softplus: bool = False,
     instructions: int | None = None,
+    rooms: Mapping[str, Tensor] | None = None,
 ) -> list[Tensor]:
-    """Gradients of the inputs in their order; those of None mean nothing."""
+    """Gradients of the inputs in their order; those of None mean nothing.
+
+    ``rooms`` names tensors, of the shape of their input, to write gradients of B, C and
+    z into.
+    """
+    rooms = rooms or {}
     problem = _scan_problem(inputs, reversed_groups, has_softplus, instructions)
     problem.checkpoints = checkpoints.data_ptr() if checkpoints.numel() else None
     u, dt, A, B, C, _, dt_bias, z = inputs
@@ -195,11 +202,11 @@ def scan_backward(
         torch.empty_like(u),
         torch.empty_like(dt),
         u.new_empty(A.shape),
-        room_for_map(B, n_parts),
-        room_for_map(C, n_parts),
+        _room_for_parts(B, n_parts, rooms.get("B")),
+        _room_for_parts(C, n_parts, rooms.get("C")),
         u.new_empty(u.shape[1]),
         nothing if dt_bias is None else u.new_empty(u.shape[1]),
-        nothing if z is None else torch.empty_like(z),
+        nothing if z is None else _room_like(z, rooms.get("z")),
     ]
     for name, tensor in zip(_GRADIENTS, (grad_y, *results), strict=True):
         if tensor is not nothing:
@@ -207,8 +214,9 @@ def scan_backward(
     _run("sciseq_scan_backward", problem)
     if n_parts > 1:
         for index in (3, 4):
-            one = results[index]
-            results[index] = one.view(n_parts, batch, *one.shape[1:]).sum(0)
+            parts = results[index].view(n_parts, batch, *results[index].shape[1:])
+            room = rooms.get(_INPUTS[index])
+            results[index] = parts.sum(0) if room is None else room.copy_(parts.sum(0))
     return results
 
 
@@ -236,11 +244,17 @@ def convolution_forward(
 
 
 def convolution_backward(
-    grad_y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, is_reversed: bool
+    grad_y: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    is_reversed: bool,
+    *,
+    room: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, the kernels and the offsets."""
+    """Gradients of x (written into ``room`` where given), kernels and offsets."""
     problem = _convolution_problem(x, weight, bias, is_reversed)
-    grad_x = torch.empty_like(x)
+    grad_x = _room_like(x, room)
     grad_weight, grad_bias = x.new_empty(weight.shape), x.new_empty(len(weight))
     for array, tensor in (
         (problem.grad_y, grad_y),
@@ -256,6 +270,14 @@ def convolution_backward(
 def _run(entry: str, problem: _Problem) -> None:
     if getattr(library(), entry)(problem):
         raise MemoryError("the selective scan found no memory for its work space")
+
+
+def _room_like(tensor: Tensor, room: Tensor | None) -> Tensor:
+    return torch.empty_like(tensor) if room is None else room
+
+
+def _room_for_parts(like: Tensor, n_parts: int, room: Tensor | None) -> Tensor:
+    return room if room is not None and n_parts == 1 else room_for_map(like, n_parts)
 
 
 def room_for_map(like: Tensor, n_parts: int) -> Tensor:
