@@ -25,10 +25,10 @@ export MPLBACKEND := Agg
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test slow coverage lint format types names docs notebooks \
-    bench wheel clean
+    bench bench-gpu wheel clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP)  ## Create .venv with the pinned versions (2 to 5 minutes, once)
 
@@ -87,6 +87,9 @@ bench: $(STAMP)  ## Compare with other packages (long)
 	$(BIN)/python benchmarks/panel.py
 	$(BIN)/python benchmarks/intervals.py
 	$(BIN)/python benchmarks/forecasting.py
+
+bench-gpu: $(STAMP)  ## Compare the scans on a CUDA GPU, where there is one
+	$(BIN)/python benchmarks/scan_gpu.py --sweep
 
 wheel: $(STAMP)  ## Build the source distribution and the wheel into dist/
 	$(BIN)/python -m build --no-isolation

@@ -91,7 +91,7 @@ def mamba_inner(
     x, z = xz.chunk(2, dim=-1)
     x = causal_convolution_silu(x, weight, bias, reverse=reverse)
     n_states = A.shape[1]
-    d, B, C = F.linear(x, W_x).split([W_dt.shape[1], n_states, n_states], -1)
+    d, B, C = torch.split(F.linear(x, W_x), [W_dt.shape[1], n_states, n_states], -1)
     with torch.autocast(xz.device.type, enabled=False):
         d = F.linear(d.to(W_dt.dtype), W_dt)
         # The scan wants (batch, channel or state, length).

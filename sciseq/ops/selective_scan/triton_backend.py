@@ -1,0 +1,344 @@
+"""The scan in Triton's language as an operator of torch, for GPUs.
+
+Axes: ``batch``, ``group``, ``channel`` (of all groups), ``state``, ``length`` (tokens).
+
+``triton`` is imported when :func:`load` is called. Tiles follow from the shapes alone
+and no sum is taken by atomic additions, so that results repeat on one kind of GPU.
+"""
+
+import contextlib
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sciseq.errors import CapabilityError, MissingDependencyError
+
+__all__ = ["load"]
+
+# Tokens of a chunk: the forward pass keeps the state before each chunk but the first.
+CHUNK = 32
+# Channels of a block, at most. A thread then has 16 numbers of each quantity, about as
+# many as the registers of the backward pass hold.
+CHANNELS = 16
+WARPS = 1
+# The directions travel as the bits of one signed number.
+_MOST_GROUPS = 63
+
+
+class _Tiles(NamedTuple):
+    tokens: int
+    channels: int
+    states: int
+    blocks: int  # of channels, in a group
+
+
+def load(device_type: str) -> Any:
+    """Return the scan of this backend.
+
+    Parameters
+    ----------
+    device_type : str
+        ``"cuda"``, or ``"cpu"`` where Triton interprets its kernels, that is where
+        ``TRITON_INTERPRET=1`` was set before ``triton`` was imported.
+
+    Returns
+    -------
+    callable
+        A :data:`~sciseq.ops.selective_scan.groups.Scan`.
+
+    Raises
+    ------
+    MissingDependencyError
+        On another device, without a GPU, or when ``triton`` cannot be imported.
+
+    Notes
+    -----
+    Equations as in :func:`~sciseq.ops.selective_scan.selective_scan` (Gu and Dao,
+    arXiv:2312.00752).
+
+    Examples
+    --------
+    >>> from sciseq.ops.selective_scan.triton_backend import load
+    >>> load("mps")
+    Traceback (most recent call last):
+    sciseq.errors.MissingDependencyError: it computes on NVIDIA and AMD GPUs
+    """
+    if device_type not in ("cuda", "cpu"):
+        raise MissingDependencyError("it computes on NVIDIA and AMD GPUs")
+    # Importing triton takes long, so what can be said without comes first.
+    if device_type == "cuda" and not torch.cuda.is_available():
+        raise MissingDependencyError("torch finds no GPU")
+    may_interpret = bool(os.environ.get("TRITON_INTERPRET"))
+    if device_type == "cpu" and not (may_interpret and _is_interpreted()):
+        raise MissingDependencyError(
+            "it computes on GPUs; on the processor, which is for tests, only where "
+            "TRITON_INTERPRET=1 was set before triton was imported"
+        )
+    _is_interpreted()  # as a check that it can be imported
+    return _scan
+
+
+def _is_interpreted() -> bool:
+    try:
+        from triton.runtime.interpreter import InterpretedFunction
+
+        from sciseq.ops.selective_scan import triton_kernel
+    except Exception as error:
+        # Versions that do not fit torch or the system fail in ways of their own.
+        raise MissingDependencyError(
+            f"triton cannot be imported ({error})", hint="Try `pip install triton`."
+        ) from error
+    return isinstance(triton_kernel.scan_forward, InterpretedFunction)
+
+
+def _scan(
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    reverse: Sequence[bool],
+) -> Tensor:
+    if len(reverse) > _MOST_GROUPS:
+        raise CapabilityError(
+            f"B and C have {len(reverse)} groups, this backend takes {_MOST_GROUPS}",
+            where="selective_scan, backend 'triton'",
+            hint="Use backend='reference', or several calls.",
+        )
+    inputs = (u, dt, A, B, C) if D is None else (u, dt, A, B, C, D)
+    dtypes = (tensor.dtype for tensor in inputs)
+    dtype = functools.reduce(torch.promote_types, dtypes, torch.float32)
+    bits = sum(flag << group for group, flag in enumerate(reverse))
+    if any(one.dtype != dtype for one in inputs):
+        u, dt, A, B, C = (one.to(dtype) for one in (u, dt, A, B, C))
+        D = None if D is None else D.to(dtype)
+    keep = torch.is_grad_enabled() and any(one.requires_grad for one in inputs)
+    if torch.compiler.is_compiling() or type(u) is not Tensor:
+        y: Tensor = _forward(u, dt, A, B, C, D, bits, keep)[0]
+    else:
+        # The same without the dispatcher, whose way to an operator written in Python
+        # takes longer than a short scan.
+        y = _EagerScan.apply(u, dt, A, B, C, D, bits, keep)  # type: ignore[no-untyped-call]
+    return y.to(inputs[0].dtype)
+
+
+class _EagerScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        y, checkpoints = _compute(*arguments)
+        *inputs, ctx.reverse, keep = arguments
+        if keep:
+            ctx.save_for_backward(*inputs, checkpoints)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> Any:
+        if torch.is_grad_enabled():  # with create_graph=True
+            _refuse(ctx)
+        return _wanted(_compute_gradients, ctx, grad_y)
+
+
+def _wanted(backward: Any, ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors  # u, dt, A, B, C, D, checkpoints
+    *grads, grad_D = backward(grad_y, *saved, ctx.reverse)
+    return (*grads, None if saved[5] is None else grad_D, None, None)
+
+
+def _compute(
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    reverse: int,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    y, checkpoints = torch.empty_like(u), _checkpoints(u, A, keep)
+    if u.numel():
+        tiles = _tiles(u, A, B)
+        _launch(
+            "scan_forward",
+            tiles,
+            u,
+            B.shape[1],
+            *_with_strides(u, dt, A, B, C),
+            *((u, 0) if D is None else (D, D.stride(0))),  # unused without a skip
+            *_with_strides(y),
+            checkpoints,
+            *_sizes(u, A, B),
+            reverse,
+            has_skip=D is not None,
+            keeps=keep,
+        )
+    return y, checkpoints
+
+
+def _compute_gradients(
+    grad_y: Tensor,
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    checkpoints: Tensor,
+    reverse: int,
+) -> list[Tensor]:
+    batch, tiles = u.shape[0], _tiles(u, A, B)
+    grad_u, grad_dt = torch.empty_like(u), torch.empty_like(dt)
+    # Sums over samples and blocks are taken here, in a fixed order.
+    make = u.new_empty if u.numel() else u.new_zeros
+    grad_A, grad_D = make(batch, *A.T.shape), make(batch, u.shape[1])
+    grad_B, grad_C = (make(tiles.blocks, *one.shape) for one in (B, C))
+    if u.numel():
+        _launch(
+            "scan_backward",
+            tiles,
+            u,
+            B.shape[1],
+            *_with_strides(grad_y, u, dt, A, B, C),
+            *((u, 0) if D is None else (D, D.stride(0))),
+            checkpoints,
+            *_with_strides(grad_u, grad_dt),
+            grad_A,
+            grad_B,
+            grad_C,
+            grad_D,
+            batch,
+            *_sizes(u, A, B),
+            reverse,
+            has_skip=D is not None,
+        )
+    return [
+        grad_u,
+        grad_dt,
+        grad_A.sum(0).T.contiguous(),
+        grad_B.sum(0),
+        grad_C.sum(0),
+        grad_D.sum(0),
+    ]
+
+
+def _launch(
+    name: str, tiles: _Tiles, u: Tensor, n_groups: int, *arguments: Any, **options: Any
+) -> None:
+    from sciseq.ops.selective_scan import triton_kernel
+
+    kernel = getattr(triton_kernel, name)
+    grid = (u.shape[0] * n_groups * tiles.blocks,)
+    # Triton launches on the current device, which need not be that of the tensors.
+    with torch.cuda.device(u.device) if u.is_cuda else contextlib.nullcontext():
+        kernel[grid](
+            *arguments,
+            **options,
+            block_size=tiles.channels,
+            chunk_size=tiles.tokens,
+            state_size=tiles.states,
+            num_warps=WARPS,
+            enable_fp_fusion=True,
+        )
+
+
+def _tiles(u: Tensor, A: Tensor, B: Tensor) -> _Tiles:
+    n_channels = u.shape[1] // B.shape[1]
+    channels = min(CHANNELS, _power_of_two(n_channels))
+    return _Tiles(
+        min(CHUNK, _power_of_two(u.shape[2])),
+        channels,
+        _power_of_two(A.shape[1]),
+        -(-n_channels // channels),
+    )
+
+
+def _power_of_two(number: int) -> int:
+    """Return the least power of two that is not below a number."""
+    return 1 << max(0, number - 1).bit_length()
+
+
+def _with_strides(*tensors: Tensor) -> tuple[Any, ...]:
+    return tuple(one for tensor in tensors for one in (tensor, tensor.stride()))
+
+
+def _sizes(u: Tensor, A: Tensor, B: Tensor) -> tuple[int, ...]:
+    n_groups = B.shape[1]
+    return n_groups, u.shape[1] // n_groups, A.shape[1], u.shape[2]
+
+
+def _checkpoints(u: Tensor, A: Tensor, keep: bool) -> Tensor:
+    batch, channel, length = u.shape
+    n_kept = max(-(-length // CHUNK) - 1, 0) if keep else 0
+    return u.new_empty(batch, n_kept, A.shape[1], channel)
+
+
+_forward = torch.library.custom_op(
+    "sciseq::triton_scan", _compute, mutates_args=(), device_types=("cpu", "cuda")
+)
+_backward = torch.library.custom_op(
+    "sciseq::triton_scan_backward",
+    _compute_gradients,
+    mutates_args=(),
+    device_types=("cpu", "cuda"),
+)
+
+
+@_forward.register_fake
+def _(
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    reverse: int,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(u), _checkpoints(u, A, keep)
+
+
+@_backward.register_fake
+def _(
+    grad_y: Tensor,
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    checkpoints: Tensor,
+    reverse: int,
+) -> list[Tensor]:
+    return [
+        torch.empty_like(u),
+        torch.empty_like(dt),
+        u.new_empty(A.shape),
+        u.new_empty(B.shape),
+        u.new_empty(C.shape),
+        u.new_empty(u.shape[1]),
+    ]
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, ctx.reverse, _ = inputs
+    ctx.save_for_backward(*tensors, output[1])
+
+
+def _gradients(ctx: Any, grad_y: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return _wanted(_backward, ctx, grad_y)
+
+
+def _refuse(ctx: Any, *grads: Any) -> Any:
+    raise CapabilityError(
+        "the Triton scan has first derivatives only",
+        where="selective_scan, backend 'triton'",
+        hint="Use backend='reference' (or SCISEQ_SCAN=reference) for higher ones.",
+    )
+
+
+_forward.register_autograd(_gradients, setup_context=_keep_inputs)
+_backward.register_autograd(_refuse)
