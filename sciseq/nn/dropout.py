@@ -111,5 +111,7 @@ def _scaled_mask(x: Tensor, p: float, generator: torch.Generator) -> Tensor:
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
     words.random_(-(2**63), None, generator=generator)
     draws = words.view(torch.int16)[: x.numel()].view(x.shape)
-    keep = (draws >= n_dropped - _LEVELS // 2).to(x.dtype)
-    return keep.mul_(_LEVELS / (_LEVELS - n_dropped))
+    keep, scale = draws >= n_dropped - _LEVELS // 2, _LEVELS / (_LEVELS - n_dropped)
+    if x.dtype == torch.float32 == torch.get_default_dtype():  # one pass for both
+        return keep * scale
+    return keep.to(x.dtype).mul_(scale)

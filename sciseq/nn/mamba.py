@@ -116,7 +116,7 @@ class MambaBlock(nn.Module):
             self.x_proj.weight,
             self.dt_proj.weight,
             self.dt_proj.bias,
-            -torch.exp(self.A_log),
+            self.A_log,
             self.D,
             reverse=reverse,
         )

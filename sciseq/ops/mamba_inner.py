@@ -22,7 +22,7 @@ def mamba_inner(
     W_x: Tensor,
     W_dt: Tensor,
     dt_bias: Tensor,
-    A: Tensor,
+    A_log: Tensor,
     D: Tensor,
     *,
     reverse: bool = False,
@@ -33,7 +33,7 @@ def mamba_inner(
 
         x' &= \mathrm{SiLU}(\mathrm{conv}_k(x)), \quad [d, B, C] = x' W_x \\
         y &= \mathrm{scan}(x', \mathrm{softplus}(d W_{dt} + b_{dt}), A, B, C, D)
-             \odot \mathrm{SiLU}(z)
+             \odot \mathrm{SiLU}(z), \quad A = -\exp(A_{log})
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def mamba_inner(
         Projection of the step sizes.
     dt_bias, D : Tensor, shape (channel,)
         Offset of the step sizes, and skip weights.
-    A : Tensor, shape (channel, state)
-        Decay rates, negative.
+    A_log : Tensor, shape (channel, state)
+        Logarithms of the decay rates without their sign.
     reverse : bool, default False
         Run from the last token to the first.
 
@@ -69,35 +69,39 @@ def mamba_inner(
     >>> import torch
     >>> y = mamba_inner(
     ...     torch.ones(1, 3, 2), (torch.ones(1, 1, 2), None), torch.ones(3, 1),
-    ...     torch.ones(1, 1), torch.zeros(1), -torch.ones(1, 1), torch.ones(1),
+    ...     torch.ones(1, 1), torch.zeros(1), torch.zeros(1, 1), torch.ones(1),
     ... )
     >>> y.shape
     torch.Size([1, 3, 1])
     """
     weight, bias = convolution
-    given = (xz, weight, W_x, W_dt, dt_bias, A, D)
-    if (
-        is_fused(xz)
-        and all(
-            one.dtype == torch.promote_types(xz.dtype, torch.float32) for one in given
-        )
-        and not torch.is_autocast_enabled(xz.device.type)
-    ):
+    given = (xz, weight, W_x, W_dt, dt_bias, A_log, D)
+    if is_fused(xz) and _have_one_dtype(given):
         keep = torch.is_grad_enabled() and any(one.requires_grad for one in given)
         y: Tensor = _Inner.apply(  # type: ignore[no-untyped-call]
-            xz, weight[:, 0], bias, W_x, W_dt, dt_bias, A, D, reverse, keep
+            xz, weight[:, 0], bias, W_x, W_dt, dt_bias, A_log, D, reverse, keep
         )
         return y
     x, z = xz.chunk(2, dim=-1)
     x = causal_convolution_silu(x, weight, bias, reverse=reverse)
-    n_states = A.shape[1]
+    n_states = A_log.shape[1]
     d, B, C = torch.split(F.linear(x, W_x), [W_dt.shape[1], n_states, n_states], -1)
     with torch.autocast(xz.device.type, enabled=False):
-        d = F.linear(d.to(W_dt.dtype), W_dt)
+        d, A = F.linear(d.to(W_dt.dtype), W_dt), -torch.exp(A_log)
         # The scan wants (batch, channel or state, length).
         return gated_selective_scan(
             x.mT, d.mT, A, B.mT, C.mT, D, dt_bias, z.mT, reverse=reverse
         ).mT
+
+
+def _have_one_dtype(tensors: tuple[Tensor, ...]) -> bool:
+    """Whether all are of one type that the library computes in, also under autocast."""
+    dtype = tensors[0].dtype
+    return (
+        dtype in (torch.float32, torch.float64)
+        and all(one.dtype == dtype for one in tensors)
+        and not torch.is_autocast_enabled(tensors[0].device.type)
+    )
 
 
 class _Inner(torch.autograd.Function):
@@ -105,7 +109,8 @@ class _Inner(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         from sciseq.ops.selective_scan import c_library
 
-        xz, kernels, bias, W_x, W_dt, dt_bias, A, D, reverse, keep = arguments
+        xz, kernels, bias, W_x, W_dt, dt_bias, A_log, D, reverse, keep = arguments
+        A = A_log.exp().neg_()
         x_in, z = (one.mT for one in xz.chunk(2, -1))
         x = c_library.convolution_forward(x_in, kernels, bias, reverse)
         maps = _rows(x) @ W_x.T  # d, B and C, (batch x token, r + 2 state)
@@ -159,7 +164,7 @@ class _Inner(torch.autograd.Function):
             grad_x_weight,
             grad_dt_weight,
             grad_dt_bias,
-            grad_A,
+            grad_A.mul_(A),  # of A_log
             grad_D,
             None,
             None,

@@ -23,7 +23,7 @@ def make_inputs(batch, token, channel, state, rank, n_taps, dtype=torch.float64)
         normal(rank + 2 * state, channel) / channel**0.5,
         normal(channel, rank),
         normal(channel),
-        -torch.exp(normal(channel, state)),
+        normal(channel, state),
         normal(channel),
     ]
 
@@ -32,11 +32,12 @@ def fused(xz, kernels, bias, *weights, reverse):
     return mamba_inner(xz, (kernels, bias), *weights, reverse=reverse)
 
 
-def composed(xz, kernels, bias, W_x, W_dt, dt_bias, A, D, *, reverse):
+def composed(xz, kernels, bias, W_x, W_dt, dt_bias, A_log, D, *, reverse):
     x, z = xz.chunk(2, -1)
     if reverse:
         x = x.flip(1)
     x = F.silu(causal_depthwise_convolution(x, kernels, bias))
+    A = -torch.exp(A_log)
     d, B, C = (x @ W_x.T).split([W_dt.shape[1], A.shape[1], A.shape[1]], -1)
     dt = F.softplus(d @ W_dt.T + dt_bias)
     y = selective_scan(x.mT, dt.mT, A, B.mT, C.mT, D, backend="reference").mT
