@@ -86,6 +86,11 @@ bench: $(STAMP)  ## Compare with other packages (long)
 	$(BIN)/python benchmarks/arnet.py
 	$(BIN)/python benchmarks/panel.py
 	$(BIN)/python benchmarks/intervals.py
+	$(BIN)/python benchmarks/scan.py
+	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/full_fit.py
 	$(BIN)/python benchmarks/forecasting.py
 
 bench-gpu: $(STAMP)  ## Compare the scans on a CUDA GPU, where there is one

@@ -24,6 +24,7 @@ from sciseq.nn.initialization import build_network
 from sciseq.parameters import (
     PATH,
     AnyOf,
+    Boolean,
     Instance,
     Integer,
     Nothing,
@@ -40,6 +41,8 @@ from sciseq.training import (
     resolve_seed,
     train,
 )
+from sciseq.training.allocations import out_of_memory_named
+from sciseq.training.memory_size import MemorySize, parse_bytes
 
 __all__ = ["SCHEDULES", "TRAINING_RULES", "TorchEstimator", "data_fingerprint"]
 
@@ -72,10 +75,20 @@ TRAINING_RULES: dict[str, ParameterRule] = {
     "precision": Option("float32", "bfloat16", "float64"),
     "verbose": Integer(0),
     "checkpoint_dir": PATH,
+    "memory_limit": AnyOf(Nothing(), MemorySize()),
+    "compile": Boolean(),
 }
 
 # What a run may change and still continue from its checkpoints.
-_NOT_IN_FINGERPRINT = ("checkpoint_dir", "device", "max_epochs", "patience", "verbose")
+_NOT_IN_FINGERPRINT = (
+    "checkpoint_dir",
+    "compile",
+    "device",
+    "max_epochs",
+    "memory_limit",
+    "patience",
+    "verbose",
+)
 
 
 class TorchEstimator(SequenceEstimator):
@@ -94,6 +107,8 @@ class TorchEstimator(SequenceEstimator):
     precision: str
     verbose: int
     checkpoint_dir: str | os.PathLike[str] | None
+    memory_limit: str | int | None
+    compile: bool
 
     network_: nn.Module
 
@@ -136,22 +151,22 @@ class TorchEstimator(SequenceEstimator):
             work=6.0 * self.n_parameters_ * tokens_per_item * epochs * _items(batches),
             precision=self.precision,
         )
-        if device.type != "cpu":
-            batches = make_batches(device)
-        result = train(
-            network,
-            loss,
-            *batches,
-            self._training_options(
-                seed, device, epochs, fingerprint, is_refit=refit_epochs is not None
-            ),
+        options = self._training_options(
+            seed, device, epochs, fingerprint, is_refit=refit_epochs is not None
         )
+        if device.type != "cpu":
+            with out_of_memory_named("the training data", device):
+                batches = make_batches(device)
+        result = train(network, loss, *batches, options)
         self.network_ = network
         self.device_ = str(device)
         self.history_ = result.history
         self.best_epoch_ = result.best_epoch
         self.stopped_ = result.stopped
         self.n_epochs_ = len(result.history)
+        self.micro_batch_size_ = result.part_size
+        self.recomputed_layers_ = result.recomputed_layers
+        self.estimated_memory_ = result.estimated_memory
 
     def _initial_weights(self) -> Mapping[str, torch.Tensor] | None:
         """Weights to start from instead of random ones, or None."""
@@ -179,7 +194,7 @@ class TorchEstimator(SequenceEstimator):
         *,
         is_refit: bool,
     ) -> TrainingOptions:
-        schedule = SCHEDULES[self.learning_rate_schedule]
+        schedule, limit = SCHEDULES[self.learning_rate_schedule], self.memory_limit
         folder = None if self.checkpoint_dir is None else Path(self.checkpoint_dir)
         return TrainingOptions(
             learning_rate=float(self.learning_rate),
@@ -195,6 +210,8 @@ class TorchEstimator(SequenceEstimator):
             # One folder holds one run; the second training of a fit is another run.
             checkpoint_dir=folder / "refit" if folder and is_refit else folder,
             fingerprint=self._fingerprint(fingerprint),
+            memory_limit=limit if limit is None else parse_bytes(limit),
+            compile=bool(self.compile),
         )
 
     def _fingerprint(self, data: str) -> str:

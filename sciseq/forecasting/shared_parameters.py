@@ -1,11 +1,13 @@
-"""The documentation of parameters that all torch forecasters share, written once."""
+"""The documentation that all torch forecasters share, written once."""
 
 import inspect
 from typing import Any
 
-__all__ = ["SHARED_PARAMETERS", "fill_in"]
+__all__ = ["SHARED_ATTRIBUTES", "SHARED_PARAMETERS", "fill_in"]
 
 PLACEHOLDER = "{shared_parameters}"
+
+_ATTRIBUTES = "Attributes\n----------\n"
 
 SHARED_PARAMETERS = """\
 lookback : int, default=96
@@ -79,11 +81,27 @@ verbose : int, default=0
     1 shows progress.
 checkpoint_dir : path-like, optional
     Folder for checkpoints; a run that was cut off resumes from it.
+memory_limit : str or int, optional
+    Memory that training may take on its device, as ``"4GB"`` or in bytes, data and
+    weights included. Steps that need more are computed in parts with the same
+    gradients; when that is not enough, layers are computed twice instead of being kept.
+compile : bool, default=False
+    Run the network through ``torch.compile``. Compiling takes long: for long trainings.
+"""
+
+SHARED_ATTRIBUTES = """\
+micro_batch_size_ : int
+    Windows computed at once in training; smaller than ``batch_size`` when
+    ``memory_limit`` asked for it.
+recomputed_layers_ : bool
+    Whether layers were computed twice to stay within ``memory_limit``.
+estimated_memory_ : int or None
+    Estimated bytes of training; None without ``memory_limit``.
 """
 
 
 def fill_in(cls: type[Any]) -> None:
-    """Write the shared parameters into the docstring of a class.
+    """Write the shared parameters and attributes into the docstring of a class.
 
     Parameters that the class declares itself are documented there, and left out.
     """
@@ -97,7 +115,17 @@ def fill_in(cls: type[Any]) -> None:
         name = entry.partition(" :")[0]
         if name not in own or f"\n{name} : " not in text:
             kept.append(entry)
-    cls.__doc__ = text.replace(PLACEHOLDER, "\n".join(kept))
+    text = text.replace(PLACEHOLDER, "\n".join(kept))
+    cls.__doc__ = _with_shared_attributes(text)
+
+
+def _with_shared_attributes(text: str) -> str:
+    """Add the shared attributes to the end of that section of a docstring."""
+    before, title, section = text.partition(_ATTRIBUTES)
+    own, blank, after = section.partition("\n\n")
+    if not title:
+        return text
+    return f"{before}{title}{own.rstrip()}\n{SHARED_ATTRIBUTES.rstrip()}{blank}{after}"
 
 
 def _entries() -> list[str]:

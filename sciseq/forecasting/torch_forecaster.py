@@ -10,7 +10,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +22,24 @@ from sciseq.data.windows import WindowInputs, WindowSet
 from sciseq.errors import InputError, SciSeqWarning
 from sciseq.forecasting.base import FORECASTER_RULES, BaseForecaster
 from sciseq.forecasting.shared_parameters import fill_in
+from sciseq.forecasting.window_batches import (
+    Batch,
+    Columns,
+    NetworkInputs,
+    OnDevice,
+    WindowBatches,
+)
 from sciseq.parameters import Boolean, Instance, Option
 from sciseq.parameters import Rule as ParameterRule
 from sciseq.torch_base import TRAINING_RULES, TorchEstimator, data_fingerprint
 from sciseq.training import Batches
+from sciseq.training.compilation import run_compiled, set_compiled
 
 __all__ = [
     "TORCH_FORECASTER_RULES",
+    "Batch",
+    "Columns",
+    "NetworkInputs",
     "TorchForecaster",
     "WindowBatches",
     "network_arguments",
@@ -57,92 +68,6 @@ FLOAT32_INTEGERS = 2**24
 # padded), so that a forecast does not depend on what it is computed together with. On
 # a CPU small passes cost no throughput and make a single forecast quick.
 TOKENS_PER_PASS = {"cpu": 32, "cuda": 16384, "mps": 4096}
-
-
-class NetworkInputs(NamedTuple):
-    """What goes into the network of some windows."""
-
-    x: Tensor  # (B, L, V)
-    marks: Tensor | None = None  # (B, L, M)
-    known: Tensor | None = None  # (B, H, K)
-    static: Tensor | None = None  # (B, S)
-
-
-class Batch(NamedTuple):
-    """Some windows: what goes into the network, and what happened."""
-
-    inputs: NetworkInputs
-    truth: Tensor  # (B, H, T)
-    weights: Tensor | None = None  # (B, H)
-
-
-class Columns(NamedTuple):
-    """Columns of a table by what the network does with them; None: all of them."""
-
-    inputs: list[int] | None
-    targets: list[int] | None
-    static: list[int]
-
-
-class WindowBatches:
-    """Windows on a device, gathered by index: no copies of windows, no loader."""
-
-    def __init__(
-        self,
-        windows: WindowSet,
-        device: torch.device,
-        dtype: torch.dtype,
-        columns: Columns = Columns(None, None, []),  # noqa: B008 (a constant)
-    ) -> None:
-        def on_device(table: npt.NDArray[Any] | None) -> Tensor | None:
-            return None if table is None else torch.from_numpy(table).to(device, dtype)
-
-        values = torch.from_numpy(windows.values).to(device, dtype)
-        self._inputs = values if columns.inputs is None else values[:, columns.inputs]
-        self._truth = values if columns.targets is None else values[:, columns.targets]
-        self._is_shared = columns.inputs is None and columns.targets is None
-        self._static = values[:, columns.static] if columns.static else None
-        self._marks = on_device(windows.marks)
-        self._known = on_device(_known_rows(windows))
-        self._weights = on_device(windows.weights)
-        self._starts = torch.from_numpy(windows.starts).to(device)
-        self._rows = torch.arange(windows.lookback + windows.horizon, device=device)
-        self._lookback = windows.lookback
-
-    @property
-    def n_items(self) -> int:
-        """Number of windows."""
-        return len(self._starts)
-
-    def gather(self, indices: Tensor) -> Batch:
-        """Return the windows of some items."""
-        starts = self._starts[indices]
-        rows = starts.unsqueeze(1) + self._rows  # (B, L + H)
-        L = self._lookback
-        past, ahead = rows[:, :L], rows[:, L:]
-        if self._is_shared:  # one gather serves both
-            block = self._inputs[rows]
-            x, truth = block[:, :L], block[:, L:]
-        else:
-            x, truth = self._inputs[past], self._truth[ahead]
-        inputs = NetworkInputs(
-            x,
-            None if self._marks is None else self._marks[past],
-            None if self._known is None else self._known[ahead],
-            None if self._static is None else self._static[starts],
-        )
-        weights = None if self._weights is None else self._weights[ahead]
-        return Batch(inputs, truth, weights)
-
-
-def _known_rows(windows: WindowSet) -> npt.NDArray[Any] | None:
-    """Channels known ahead, as a table of all rows (n_rows, K)."""
-    if not windows.known_columns and windows.future_marks is None:
-        return None
-    parts = [windows.values[:, list(windows.known_columns)]]
-    if windows.future_marks is not None:
-        parts.append(windows.future_marks.astype(np.float64))
-    return np.concatenate(parts, axis=1)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -188,6 +113,8 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
     precision: str = "float32"
     verbose: int = 0
     checkpoint_dir: str | os.PathLike[str] | None = None
+    memory_limit: str | int | None = None
+    compile: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -337,20 +264,21 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
         self, mean_weight: float = 1.0
     ) -> Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]:
         penalty = self._make_penalty()
-        targets = self._network_targets()
+        places = self._network_targets()
+        targets = None if places is None else OnDevice(places)
         has_gaps = self.missing == "mask"
         n_levels = len(self._levels() or (0.5,))
 
         def loss(network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
             forecast = _run(network, batch.inputs, has_gaps)  # (B, H Q, V)
             if targets is not None:
-                forecast = forecast[..., targets]
+                forecast = forecast[..., targets.beside(forecast)]
             truth = batch.truth.unsqueeze(2)  # (B, H, 1, T)
             shape = (len(truth), -1, n_levels, truth.shape[3])
             forecast = forecast.reshape(shape)  # (B, H, Q, T)
             if not has_gaps and batch.weights is None:
                 each = penalty(forecast - truth)
-                return each.sum(), torch.tensor(each.numel(), device=each.device)
+                return each.sum(), torch.full((), each.numel(), device=each.device)
             known = ~truth.isnan()
             each = penalty(forecast - truth.where(known, forecast.detach()))
             each = each * known
@@ -368,8 +296,10 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
         if levels is None:
             return LOSSES[self.loss]
 
+        table = OnDevice(levels)
+
         def pinball(error: Tensor) -> Tensor:
-            tau = error.new_tensor(levels)[:, None]
+            tau = table.beside(error, error.dtype)[:, None]
             return torch.maximum((1 - tau) * error, -tau * error)
 
         return pinball
@@ -382,6 +312,13 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
     def _forecast_levels(self, inputs: WindowInputs) -> FloatArray:
         device = self._run_device()
         whole = self._network_inputs(inputs)
+        set_compiled(self.network_, bool(self.compile))
+        joined = run_compiled(self.network_, lambda: self._run_passes(whole, device))
+        joined = joined.reshape(len(joined), int(self.horizon), -1, joined.shape[2])
+        return np.ascontiguousarray(joined.transpose(2, 3).numpy())  # (n, H, T, Q)
+
+    def _run_passes(self, whole: NetworkInputs, device: torch.device) -> Tensor:
+        """Forecasts (n, H Q, T) of some windows, on the CPU in float64."""
         n_windows, _, n_variates = whole.x.shape
         size = _windows_per_pass(device, self._n_tokens(n_variates))
         targets = self._network_targets() if self.variates != "any" else None
@@ -394,9 +331,7 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
                     forecast = forecast[..., targets]
                 kept = forecast[: min(size, n_windows - start)]
                 parts.append(kept.to("cpu", torch.float64))
-        joined = torch.cat(parts)  # (n, H Q, T)
-        joined = joined.reshape(n_windows, int(self.horizon), -1, joined.shape[2])
-        return np.ascontiguousarray(joined.transpose(2, 3).numpy())  # (n, H, T, Q)
+        return torch.cat(parts)
 
     def _network_inputs(self, inputs: WindowInputs) -> NetworkInputs:
         """Tensors that the network reads of some windows, on the CPU."""

@@ -6,14 +6,18 @@ copied per item.
 """
 
 import contextlib
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from sciseq.errors import DataQualityError, NumericalError
 from sciseq.nn.dropout import set_dropout_generator
+from sciseq.training.compilation import is_compiled, run_compiled
+from sciseq.training.dropout_rows import DropoutRows
+from sciseq.training.memory_plan import StepMemory, resident_bytes
 from sciseq.training.options import Batches, LossFunction, TrainingOptions
 from sciseq.training.progress import Reporter
 from sciseq.training.seeds import generator_for
@@ -32,6 +36,12 @@ class Epochs:
         As in :func:`sciseq.training.train`.
     optimizer : torch.optim.Optimizer
         Optimizer of the trainable parameters; its learning rate is set here.
+
+    Attributes
+    ----------
+    part_size : int
+        Items computed at once; a larger batch is computed in parts whose gradients are
+        added up. By default the size of a batch.
     """
 
     def __init__(
@@ -49,6 +59,7 @@ class Epochs:
         self.validation = validation
         self.options = options
         self.optimizer = optimizer
+        self.part_size = options.batch_size
         self.parameters = [one for one in network.parameters() if one.requires_grad]
         # Torch empties the cache of cast weights only on leaving the outermost
         # autocast: here a cached weight would outlive the step that moves it.
@@ -85,29 +96,64 @@ class Epochs:
         reporter.epoch_done(record)
         return record
 
+    def step_memory(self, limit: int) -> StepMemory:
+        """Return what measures the memory of training steps, up to a limit."""
+        resident = resident_bytes(self.network, self.training, self.validation)
+        device = self.options.device
+        return StepMemory(self.network, self._try_items, resident, device, limit)
+
+    def _try_items(self, indices: Tensor) -> None:
+        generator = generator_for(0, "memory", device=self.options.device)
+        with (
+            torch.autocast(self.options.device.type, enabled=False),
+            self._in_training(generator),
+        ):
+            total, _ = self._loss(self.training, indices)
+            torch.autograd.backward(total)
+
     def _train(self, epoch: int, place: str, reporter: Reporter) -> float:
         seed, device = self.options.seed, self.options.device
         shuffle = generator_for(seed, "shuffle", epoch)
         order = torch.randperm(self.training.n_items, generator=shuffle).to(device)
         dropout = generator_for(seed, "dropout", epoch, device=device)
         steps = []
-        self.network.train()
-        with _dropout_from(dropout, self.network), torch.enable_grad():
+        with self._in_training(dropout), self._row_wise() as rows:
             for indices in torch.split(order, self.options.batch_size):
-                steps.append(self._step(indices))
+                steps.append(self._step(indices, dropout, rows))
                 reporter.step_done()
         sums, counts, norms = map(_on_host, zip(*steps, strict=True))
         quantities = {"training loss": sums, "norm of the gradient": norms}
-        self._check_finite(quantities, order, place)
+        self._check_finite(quantities, order, self.options.batch_size, place)
         self._check_weights(place)
         return _mean(sums, counts, "training")
 
-    def _step(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        self.optimizer.zero_grad()
-        with self.autocast:
-            total, count = self.loss(self.network, self.training.gather(indices))
-        # A batch without any scored value has the gradient zero, not 0 / 0.
-        torch.autograd.backward(total / count.where(count > 0, 1))
+    @contextlib.contextmanager
+    def _in_training(self, dropout: torch.Generator) -> Iterator[None]:
+        self.network.train()
+        with _dropout_from(dropout, self.network), torch.enable_grad():
+            yield
+
+    @contextlib.contextmanager
+    def _row_wise(self) -> Iterator[DropoutRows | None]:
+        """Prepare the dropouts for batches in parts, where that is needed."""
+        has_parts = self.part_size < min(self.options.batch_size, self.training.n_items)
+        # Other devices draw in an order of their own: there each part draws anew.
+        if not has_parts or self.options.device.type != "cpu":
+            yield None
+            return
+        rows = DropoutRows(self.network)
+        with rows.known():
+            yield rows
+
+    def _step(
+        self, indices: Tensor, dropout: torch.Generator, rows: DropoutRows | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        rewind: Callable[[], object] = _do_nothing
+        if rows is not None or is_compiled(self.network):
+            rewind = functools.partial(dropout.set_state, dropout.get_state())
+        total, count = run_compiled(
+            self.network, lambda: self._set_gradients(indices, rows, rewind), rewind
+        )
         gradients = [one.grad for one in self.parameters if one.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if self.options.gradient_clip is not None:
@@ -115,23 +161,61 @@ class Epochs:
                 self.parameters, self.options.gradient_clip, norm
             )
         self.optimizer.step()
-        return total.detach(), count, norm
+        return total, count, norm
+
+    def _set_gradients(
+        self, indices: Tensor, rows: DropoutRows | None, rewind: Callable[[], object]
+    ) -> tuple[Tensor, Tensor]:
+        """Set the gradients of the mean loss of some items; return sum and count."""
+        self.optimizer.zero_grad()
+        if len(indices) <= self.part_size:
+            total, count = self._loss(self.training, indices)
+            # A batch without any scored value has the gradient zero, not 0 / 0.
+            torch.autograd.backward(total / count.where(count > 0, 1))
+            return total.detach(), count
+        parts, first = [], 0
+        for part in torch.split(indices, self.part_size):
+            with contextlib.ExitStack() as stack:
+                if rows is not None:
+                    rewind()
+                    place = rows.part(first, len(part), n_rows=len(indices))
+                    stack.enter_context(place)
+                total, count = self._loss(self.training, part)
+                torch.autograd.backward(total)
+            parts.append((total.detach(), count))
+            first += len(part)
+        total, count = (torch.stack(one).sum() for one in zip(*parts, strict=True))
+        # What the mean is taken over is known only after the last part.
+        for one in self.parameters:
+            if one.grad is not None:
+                one.grad.div_(count.where(count > 0, 1))
+        return total, count
+
+    def _loss(self, batches: Batches, indices: Tensor) -> tuple[Tensor, Tensor]:
+        with self.autocast:
+            return self.loss(self.network, batches.gather(indices))
 
     def _validate(self, validation: Batches, place: str) -> float:
         order = torch.arange(validation.n_items, device=self.options.device)
-        batches = []
         self.network.eval()
         # Not inference_mode: what a module caches there could never train again.
         with torch.no_grad():
-            for indices in torch.split(order, self.options.batch_size):
-                with self.autocast:
-                    batches.append(self.loss(self.network, validation.gather(indices)))
+            batches = [
+                self._validation_loss(validation, indices)
+                for indices in torch.split(order, self.part_size)
+            ]
         sums, counts = map(_on_host, zip(*batches, strict=True))
-        self._check_finite({"validation loss": sums}, order, place)
+        quantities = {"validation loss": sums}
+        self._check_finite(quantities, order, self.part_size, place)
         return _mean(sums, counts, "validation")
 
+    def _validation_loss(
+        self, validation: Batches, indices: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return run_compiled(self.network, lambda: self._loss(validation, indices))
+
     def _check_finite(
-        self, quantities: dict[str, Tensor], order: Tensor, place: str
+        self, quantities: dict[str, Tensor], order: Tensor, size: int, place: str
     ) -> None:
         is_finite = torch.stack(list(quantities.values())).isfinite().all(dim=0)
         if is_finite.all():
@@ -143,7 +227,7 @@ class Epochs:
             for name, values in quantities.items()
             if not values[step].isfinite()
         )
-        items = torch.split(order, self.options.batch_size)[step]
+        items = torch.split(order, size)[step]
         named = ", ".join(str(one) for one in items[:_N_NAMED_ITEMS].tolist())
         more = f" and {len(items) - _N_NAMED_ITEMS} more"
         raise NumericalError(
@@ -170,6 +254,10 @@ def _dropout_from(generator: torch.Generator, network: nn.Module) -> Iterator[No
         yield
     finally:
         set_dropout_generator(network, None)
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _on_host(values: tuple[Tensor, ...]) -> Tensor:

@@ -1,6 +1,8 @@
 """The training loop that every torch estimator of sciseq uses."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,12 @@ from torch import nn
 
 from sciseq.errors import InputError, NumericalError, SciSeqWarning
 from sciseq.nn.initialization import no_weight_decay_names
+from sciseq.training.adam import FusedAdam
+from sciseq.training.allocations import out_of_memory_named
 from sciseq.training.checkpoints import CheckpointStore
+from sciseq.training.compilation import set_compiled
 from sciseq.training.epochs import Epochs
+from sciseq.training.memory_plan import MemoryPlan, plan_memory
 from sciseq.training.options import (
     Batches,
     LossFunction,
@@ -18,7 +24,8 @@ from sciseq.training.options import (
     TrainingOptions,
     TrainingResult,
 )
-from sciseq.training.progress import make_reporter
+from sciseq.training.progress import Reporter, make_reporter
+from sciseq.training.recomputation import recomputed_layers
 from sciseq.training.state import TrainingState, capture, restore
 
 __all__ = ["train"]
@@ -58,12 +65,17 @@ def train(
     -----
     SciSeqWarning
         When training was interrupted (Ctrl-C) or left the finite numbers, after at
-        least one finished epoch. The network then has the best weights so far.
+        least one finished epoch. The network then has the best weights so far. Also
+        when the network cannot be compiled, and when ``memory_limit`` and ``compile``
+        do not go together.
 
     Raises
     ------
     InputError
-        When there is nothing to train or no item to train on.
+        When there is nothing to train or no item to train on, or ``memory_limit`` is
+        too small for one item.
+    CapabilityError
+        When memory runs out.
     DataQualityError
         When not a single value of the training or validation items is scored.
     NumericalError
@@ -122,12 +134,15 @@ def train(
     )
     epochs = Epochs(network, loss, training, validation, options, optimizer)
     problem: NumericalError | KeyboardInterrupt | None = None
+    plan = MemoryPlan(options.batch_size)
     try:
-        with reporter:
-            while state.reason_to_stop(options) is None:
-                state = state.after(epochs.run(state.epoch + 1, reporter), network)
-                if store is not None and _is_checkpoint_due(state, options):
-                    store.save(state.epoch, *capture(state, network, optimizer))
+        with reporter, out_of_memory_named("a training step", options.device):
+            plan = _plan(epochs, reporter)
+            with _prepared(network, plan, options):
+                while state.reason_to_stop(options) is None:
+                    state = state.after(epochs.run(state.epoch + 1, reporter), network)
+                    if store is not None and _is_checkpoint_due(state, options):
+                        store.save(state.epoch, *capture(state, network, optimizer))
     except (NumericalError, KeyboardInterrupt) as error:
         problem = error
     finally:
@@ -144,7 +159,43 @@ def train(
         state.best_epoch,
         state.best_loss,
         _reason(problem, state, options),
+        plan.part_size,
+        plan.recomputes_layers,
+        plan.n_bytes,
     )
+
+
+def _plan(epochs: Epochs, reporter: Reporter) -> MemoryPlan:
+    """Settle how steps are computed, and let the epochs do so."""
+    options = epochs.options
+    limit, size = options.memory_limit, min(options.batch_size, epochs.training.n_items)
+    if limit is None:
+        return MemoryPlan(size)
+    plan = plan_memory(epochs.step_memory(limit), size)
+    reporter.note(plan.describe(size, limit))
+    epochs.part_size = plan.part_size
+    return plan
+
+
+@contextlib.contextmanager
+def _prepared(
+    network: nn.Module, plan: MemoryPlan, options: TrainingOptions
+) -> Iterator[None]:
+    """Let the network compile, or compute its layers twice, as planned."""
+    set_compiled(network, options.compile and not plan.recomputes_layers)
+    if not plan.recomputes_layers:
+        yield
+        return
+    if options.compile:
+        warnings.warn(
+            SciSeqWarning(
+                "compile=True has no effect on training here: memory_limit asks for "
+                "layers that are computed twice, which are not compiled"
+            ),
+            stacklevel=5,
+        )
+    with recomputed_layers(network):
+        yield
 
 
 def _check(
@@ -184,7 +235,7 @@ def _make_optimizer(
     }
     rate, decay = options.learning_rate, options.weight_decay
     if decay == 0:
-        return torch.optim.Adam(trainable.values(), lr=rate, fused=True)
+        return FusedAdam(trainable.values(), lr=rate)
     exempt = trainable.keys() & no_weight_decay_names(network)
     decayed = [one for name, one in trainable.items() if name not in exempt]
     spared = [one for name, one in trainable.items() if name in exempt]
@@ -192,7 +243,7 @@ def _make_optimizer(
         {"params": decayed, "weight_decay": decay},
         {"params": spared, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=rate, fused=True)
+    return FusedAdam(groups, lr=rate, decoupled_weight_decay=True)
 
 
 def _is_checkpoint_due(state: TrainingState, options: TrainingOptions) -> bool:

@@ -79,6 +79,11 @@ class TrainingOptions:
         another fingerprint is refused.
     checkpoint_every : int, default=1
         Epochs between checkpoints; the last epoch always gets one.
+    memory_limit : int, optional
+        Bytes that training may take on the device. A step that needs more is computed
+        in parts, and its layers twice when that is not enough.
+    compile : bool, default=False
+        Run the network through ``torch.compile``.
 
     Raises
     ------
@@ -100,6 +105,8 @@ class TrainingOptions:
     checkpoint_dir: str | Path | None = None
     fingerprint: str = ""
     checkpoint_every: int = 1
+    memory_limit: int | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         problems = [
@@ -112,7 +119,7 @@ class TrainingOptions:
 
     def _checks(self) -> list[tuple[str, bool, str]]:
         patience, clip = self.patience, self.gradient_clip
-        decay = self.weight_decay
+        decay, limit = self.weight_decay, self.memory_limit
         return [
             ("learning_rate", 0 < self.learning_rate < math.inf, "positive and finite"),
             ("batch_size", self.batch_size >= 1, "at least 1"),
@@ -122,6 +129,7 @@ class TrainingOptions:
             ("gradient_clip", clip is None or clip > 0, "None or positive"),
             ("precision", self.precision in _PRECISIONS, f"one of {_PRECISIONS}"),
             ("checkpoint_every", self.checkpoint_every >= 1, "at least 1"),
+            ("memory_limit", limit is None or limit >= 1, "None or at least 1"),
         ]
 
 
@@ -140,9 +148,18 @@ class TrainingResult:
         Validation loss of that epoch; without validation, its training loss.
     stopped : {"max_epochs", "early_stopping", "interrupted", "non_finite"}
         Why training ended.
+    part_size : int
+        Items that were computed at once.
+    recomputed_layers : bool
+        Whether layers were computed twice instead of being kept.
+    estimated_memory : int or None
+        Estimated bytes of training, with ``memory_limit``.
     """
 
     history: list[dict[str, float]]
     best_epoch: int
     best_loss: float
     stopped: StopReason
+    part_size: int
+    recomputed_layers: bool = False
+    estimated_memory: int | None = None

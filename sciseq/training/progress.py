@@ -22,6 +22,9 @@ class Reporter:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def note(self, text: str) -> None:
+        """Say something in one line."""
+
     def step_done(self) -> None:
         """Note that one training step is done."""
 
@@ -55,6 +58,11 @@ class LineReporter(Reporter):
         self._stream = stream
         self._max_epochs = max_epochs
 
+    def note(self, text: str) -> None:
+        """Write a line."""
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
     def epoch_done(self, record: Mapping[str, float]) -> None:
         """Write the line of one epoch."""
         fields = [
@@ -63,8 +71,7 @@ class LineReporter(Reporter):
             f"learning_rate {record['learning_rate']:.6g}",
             f"{record['seconds']:.1f} s",
         ]
-        self._stream.write("  ".join(fields) + "\n")
-        self._stream.flush()
+        self.note("  ".join(fields))
 
 
 class BarReporter(Reporter):
@@ -96,6 +103,10 @@ class BarReporter(Reporter):
     def __enter__(self) -> "BarReporter":
         self._bar.start()
         return self
+
+    def note(self, text: str) -> None:
+        """Write a line above the bar."""
+        self._bar.console.print(text, markup=False, highlight=False)
 
     def step_done(self) -> None:
         """Move the bar by one step."""
