@@ -88,6 +88,7 @@ bench: $(STAMP)  ## Compare with other packages (long)
 	$(BIN)/python benchmarks/intervals.py
 	$(BIN)/python benchmarks/scan.py
 	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/full_fit.py

@@ -26,15 +26,16 @@ __all__ = [
     "season_for_step",
 ]
 
+# The fields go to NumPy before any arithmetic: on an index each step makes an index.
 CALENDAR_FEATURES: dict[str, Callable[[Any], Any]] = {
-    "second": lambda index: index.second / 59.0,
-    "minute": lambda index: index.minute / 59.0,
-    "hour": lambda index: index.hour / 23.0,
-    "dayofweek": lambda index: index.day_of_week / 6.0,
-    "day": lambda index: (index.day - 1) / 30.0,
-    "dayofyear": lambda index: (index.day_of_year - 1) / 365.0,
+    "second": lambda index: np.asarray(index.second) / 59.0,
+    "minute": lambda index: np.asarray(index.minute) / 59.0,
+    "hour": lambda index: np.asarray(index.hour) / 23.0,
+    "dayofweek": lambda index: np.asarray(index.day_of_week) / 6.0,
+    "day": lambda index: (np.asarray(index.day) - 1) / 30.0,
+    "dayofyear": lambda index: (np.asarray(index.day_of_year) - 1) / 365.0,
     "week": lambda index: (index.isocalendar().week.to_numpy() - 1) / 52.0,
-    "month": lambda index: (index.month - 1) / 11.0,
+    "month": lambda index: (np.asarray(index.month) - 1) / 11.0,
 }
 
 _HOLIDAY = "holiday:"

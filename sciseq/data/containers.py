@@ -197,9 +197,7 @@ def _read_many(
         with located(f"series {label!r}"):
             parts.append(_read_one(item, last_rows))
     for label, part in zip(labels, parts, strict=True):
-        if part.n_columns != parts[0].n_columns or (
-            _label_set(part) != _label_set(parts[0])
-        ):
+        if part.n_columns != parts[0].n_columns or not _has_same_labels(part, parts[0]):
             raise InputError(
                 f"series have different columns: {_labels(part)} against "
                 f"{_labels(parts[0])} in series {labels[0]!r}",
@@ -210,13 +208,23 @@ def _read_many(
     ordered = [_order_like(part, parts[0]) for part in parts]
     return Panel(
         values=tuple(part.values[0] for part in ordered),
-        times=tuple(part.times[0] for part in ordered),
+        times=_shared([part.times[0] for part in ordered]),
         series_ids=labels,
         columns=ordered[0].columns,
         layout=ManyLayout(
             layouts=tuple(part.layout for part in ordered), as_dict=as_dict
         ),
     )
+
+
+def _shared(indexes: Sequence[Any]) -> tuple[Any, ...]:
+    """Row labels per series, one object for neighbours with the same labels."""
+    shared: list[Any] = []
+    for index in indexes:
+        last = shared[-1] if shared else None
+        is_same = last is not None and index is not None and last.identical(index)
+        shared.append(last if is_same else index)
+    return tuple(shared)
 
 
 def _read_one(item: Any, last_rows: int | None) -> Panel:
@@ -231,8 +239,12 @@ def _read_one(item: Any, last_rows: int | None) -> Panel:
     return part
 
 
-def _label_set(panel: Panel) -> Any:
-    return None if panel.columns is None else frozenset(panel.columns)
+def _has_same_labels(part: Panel, first: Panel) -> bool:
+    if part.columns == first.columns:
+        return True
+    if part.columns is None or first.columns is None:
+        return False
+    return frozenset(part.columns) == frozenset(first.columns)
 
 
 def _labels(panel: Panel) -> Any:

@@ -13,6 +13,8 @@ from sciseq.errors import DataQualityError, InputError, InputTypeError
 
 __all__ = ["FrameLayout", "TwoLevelLayout", "read_pandas"]
 
+_FLOAT64 = np.dtype(np.float64)
+
 
 def read_pandas(X: Any) -> Panel:
     """Read a DataFrame, a Series, or a DataFrame with a (series, time) index."""
@@ -26,17 +28,11 @@ def read_pandas(X: Any) -> Panel:
             where="X",
             hint="Give the table itself, with times as its index.",
         )
-    if not frame.columns.is_unique:
-        repeated = frame.columns[frame.columns.duplicated()].unique().tolist()
-        raise InputError(
-            f"column names must be unique, {repeated[:5]} appear more than once",
-            where="X.columns",
-            hint="Rename them; columns are matched by name.",
-        )
+    labels = _labels(frame.columns)
     if frame.index.nlevels == 1:
-        return _read_single(frame, X if is_series else None)
+        return _read_single(frame, labels, X if is_series else None)
     if frame.index.nlevels == 2:
-        return _read_two_levels(frame, X if is_series else None)
+        return _read_two_levels(frame, labels, X if is_series else None)
     raise InputError(
         f"the index has {frame.index.nlevels} levels, allowed are one (time) or two "
         "(series, time)",
@@ -45,12 +41,28 @@ def read_pandas(X: Any) -> Panel:
     )
 
 
-def _read_single(frame: Any, series: Any) -> Panel:
+def _labels(columns: Any) -> tuple[Any, ...]:
+    """Column labels, each of which must be there once."""
+    labels = tuple(columns.tolist())
+    # A set of strings is far cheaper than the hash table that pandas would build; what
+    # else is equal (1 and 1.0, one NaN and another) is for pandas to say.
+    is_text = all(type(label) is str for label in labels)
+    if len(set(labels)) == len(labels) if is_text else columns.is_unique:
+        return labels
+    repeated = columns[columns.duplicated()].unique().tolist()
+    raise InputError(
+        f"column names must be unique, {repeated[:5]} appear more than once",
+        where="X.columns",
+        hint="Rename them; columns are matched by name.",
+    )
+
+
+def _read_single(frame: Any, labels: tuple[Any, ...], series: Any) -> Panel:
     return Panel(
         values=(_values(frame, "X"),),
         times=(_time_index(frame.index),),
         series_ids=(0,),
-        columns=tuple(frame.columns),
+        columns=labels,
         layout=FrameLayout(
             columns=frame.columns[:0],
             series_name=None if series is None else (series.name,),
@@ -59,20 +71,21 @@ def _read_single(frame: Any, series: Any) -> Panel:
 
 
 def _values(frame: Any, where: str) -> FloatArray:
+    dtypes = frame.dtypes
+    if set(dtypes) == {_FLOAT64}:
+        return np.asarray(frame.to_numpy())  # usually a view
     bad = [
         column
-        for column, dtype in frame.dtypes.items()
+        for column, dtype in dtypes.items()
         if not pd.api.types.is_numeric_dtype(dtype)
         or pd.api.types.is_bool_dtype(dtype)
         or pd.api.types.is_complex_dtype(dtype)
     ]
     for column in bad:
         _check_column(frame, column, where)
-    if all(dtype == np.float64 for dtype in frame.dtypes):
-        return np.asarray(frame.to_numpy())  # usually a view
     # Missing values of nullable columns become NaN; among objects, pandas only does so
     # when asked for objects.
-    has_objects = any(map(pd.api.types.is_object_dtype, frame.dtypes))
+    has_objects = any(map(pd.api.types.is_object_dtype, dtypes))
     kind = object if has_objects else np.float64
     return np.asarray(frame.to_numpy(dtype=kind, na_value=np.nan), dtype=np.float64)
 
@@ -160,15 +173,20 @@ class FrameLayout:
         return pd.DataFrame(forecasts[0], index=times[0], columns=labels)
 
 
-def _read_two_levels(frame: Any, series: Any) -> Panel:
+def _read_two_levels(frame: Any, columns: tuple[Any, ...], series: Any) -> Panel:
     index = frame.index
-    codes, labels = pd.factorize(index.get_level_values(0), sort=False)
-    if (codes < 0).any():
+    missing = int((index.codes[0] < 0).sum())
+    if missing:
         raise InputError(
-            f"{int((codes < 0).sum())} rows have no series label",
+            f"{missing} rows have no series label",
             where="X.index, first level",
             hint="Drop these rows or name their series.",
         )
+    # By the codes of the index: integers, where labels may be text.
+    codes, places = pd.factorize(index.codes[0], sort=False)
+    labels = index.levels[0].take(places).rename(None)
+    if isinstance(labels, pd.RangeIndex):  # a range by chance, if at all
+        labels = pd.Index(labels.to_numpy())
     _check_level_order(index)
     # A stable sort keeps the order of rows inside each series.
     order = np.argsort(codes, kind="stable")
@@ -177,20 +195,31 @@ def _read_two_levels(frame: Any, series: Any) -> Panel:
     if len(order) and (np.diff(order) != 1).any():
         frame = frame.iloc[order]
     values = _values(frame, "X")
-    times = _time_index(frame.index.get_level_values(1))
-    bounds = list(zip(starts, ends, strict=True))
+    bounds = list(zip(starts.tolist(), ends.tolist(), strict=True))
     return Panel(
         values=tuple(values[a:b] for a, b in bounds),
-        times=tuple(times[a:b] for a, b in bounds),
-        series_ids=tuple(labels),
-        columns=tuple(frame.columns),
+        times=_times_of_series(frame.index, bounds),
+        series_ids=tuple(labels.tolist()),
+        columns=columns,
         layout=TwoLevelLayout(
             columns=frame.columns[:0],
             names=tuple(index.names),
-            labels=pd.Index(labels),
+            labels=labels,
             series_name=None if series is None else (series.name,),
         ),
     )
+
+
+def _times_of_series(index: Any, bounds: Sequence[tuple[int, int]]) -> tuple[Any, ...]:
+    """Row labels of each series; those with the same labels share one index."""
+    times = _time_index(index.get_level_values(1))
+    codes = np.ascontiguousarray(index.codes[1])
+    made: dict[bytes, Any] = {}
+    keys = [codes[a:b].tobytes() for a, b in bounds]
+    for key, (a, b) in zip(keys, bounds, strict=True):
+        if key not in made:
+            made[key] = times[a:b]
+    return tuple(made[key] for key in keys)
 
 
 def _check_level_order(index: Any) -> None:
@@ -221,13 +250,23 @@ class TwoLevelLayout:
         targets: Sequence[int],
     ) -> Any:
         """Build the container from forecasts."""
-        lengths = [len(forecast) for forecast in forecasts]
-        joined = times[0].append(list(times[1:])) if len(times) > 1 else times[0]
-        index = pd.MultiIndex.from_arrays(
-            [self.labels.repeat(lengths), joined], names=self.names
-        )
+        index = self._index(times)
         values = np.concatenate(list(forecasts))
         if self.series_name is not None:
             return pd.Series(values[:, 0], index=index, name=self.series_name[0])
         labels = _columns_of(self.columns, panel, targets)
         return pd.DataFrame(values, index=index, columns=labels)
+
+    def _index(self, times: Sequence[Any]) -> Any:
+        """Labels of the series above the labels of their rows."""
+        first = times[0]
+        if len(times) > 1 and all(one is first for one in times):
+            # A product of the labels is cheap. Appended once, they lose what the joined
+            # ones cannot keep: a frequency, or being a range.
+            plain = first.append(first)[: len(first)]
+            return pd.MultiIndex.from_product([self.labels, plain], names=self.names)
+        joined = first.append(list(times[1:])) if len(times) > 1 else first
+        lengths = [len(one) for one in times]
+        return pd.MultiIndex.from_arrays(
+            [self.labels.repeat(lengths), joined], names=self.names
+        )

@@ -5,7 +5,8 @@ beside the row labels and what is needed to give results back in the caller's ow
 container. Estimators see panels only; containers are read and written at the door.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+import math
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ __all__ = [
     "check_finite",
     "describe_row",
     "located",
+    "once_each",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -63,7 +65,8 @@ class Panel:
     values : tuple of ndarray of shape (n_rows, n_columns)
         One float64 array per series; NaN marks a missing value.
     times : tuple of pandas.Index or None
-        Row labels per series; None for plain arrays.
+        Row labels per series; None for plain arrays. Series with the same labels share
+        one object wherever the container tells.
     series_ids : tuple
         One label per series.
     columns : tuple of hashable, or None
@@ -116,8 +119,8 @@ class Panel:
         return replace(
             self,
             values=tuple(values[start:stop] for values in self.values),
-            times=tuple(
-                None if index is None else index[start:stop] for index in self.times
+            times=once_each(
+                lambda index: None if index is None else index[start:stop], self.times
             ),
         )
 
@@ -138,6 +141,37 @@ class Panel:
             if self.columns is None
             else tuple(self.columns[position] for position in chosen),
         )
+
+
+def once_each(
+    function: Callable[[Any], Any], indexes: Sequence[Any]
+) -> tuple[Any, ...]:
+    """Map the row labels of each series, once where series share one object.
+
+    Parameters
+    ----------
+    function : callable
+        From row labels, or None, to anything.
+    indexes : sequence of pandas.Index or None
+        Row labels per series.
+
+    Returns
+    -------
+    tuple
+        One result per series, shared as the labels are.
+
+    Examples
+    --------
+    >>> labels = range(3)
+    >>> first, second = once_each(list, [labels, labels])
+    >>> first is second
+    True
+    """
+    made: dict[int, Any] = {}
+    for index in indexes:
+        if id(index) not in made:
+            made[id(index)] = function(index)
+    return tuple(made[id(index)] for index in indexes)
 
 
 @contextmanager
@@ -239,11 +273,12 @@ def check_finite(panel: Panel, *, allow_missing: bool) -> None:
     DataQualityError
         Naming series, column, the first five rows and the count.
     """
+    # One pass tells the usual case apart: a finite sum means all are finite.
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = [float(values.sum()) for values in panel.values]
     for series, values in enumerate(panel.values):
-        # One pass tells the usual case apart: a finite sum means all are finite.
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(values.sum()):
-                continue
+        if math.isfinite(sums[series]):
+            continue
         for is_bad, kind in ((np.isinf, "infinite"), (np.isnan, "NaN")):
             if kind == "NaN" and allow_missing:
                 continue

@@ -136,17 +136,30 @@ class SeriesScaler:
         mean, scale = self._of(np.array([series]))
         return np.asarray((values - mean[0]) / scale[0])
 
+    def transform_windows(
+        self, windows: FloatArray, series: npt.NDArray[np.int64]
+    ) -> FloatArray:
+        """Scale windows (n, L, C) of the given series (n,)."""
+        mean, scale = self._of(series)
+        scaled = windows - mean
+        scaled /= scale  # in place: one block of windows is large
+        return scaled
+
     def inverse_transform(
         self, windows: FloatArray, series: npt.NDArray[np.int64]
     ) -> FloatArray:
-        """Undo :meth:`transform` on windows (n, H, C) of the given series (n,)."""
+        """Undo :meth:`transform_windows` on windows (n, H, C) of series (n,)."""
         mean, scale = self._of(series)
-        return np.asarray(windows * scale + mean)
+        restored = windows * scale
+        restored += mean
+        return restored
 
     def scale_of(self, series: npt.NDArray[np.int64]) -> FloatArray:
         """Scales of some series, of shape (n, 1, C)."""
-        return self._of(series)[1]
+        scale = self._of(series)[1]
+        return np.broadcast_to(scale, (len(series), *scale.shape[1:])).copy()
 
     def _of(self, series: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
-        rows = np.zeros_like(series) if len(self.mean) == 1 else series
+        # Statistics that all share broadcast over the windows.
+        rows = slice(None) if len(self.mean) == 1 else series
         return self.mean[rows][:, None], self.scale[rows][:, None]

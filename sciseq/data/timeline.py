@@ -6,6 +6,7 @@ none, and future rows are then numbered 1, 2, ... steps ahead.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,8 @@ def infer_step(
     """
     import pandas as pd
 
+    if isinstance(index, pd.DatetimeIndex) and _keeps_width(index, expected):
+        return expected
     check_times(index, where=where)
     if isinstance(index, pd.PeriodIndex):
         _check_constant(index.asi8, index, where)
@@ -118,6 +121,13 @@ def check_times(index: Any, *, where: str = "") -> None:
     """Refuse missing, repeated and unsorted row labels, naming the first ones."""
     import pandas as pd
 
+    ordered = isinstance(
+        index, pd.DatetimeIndex | pd.PeriodIndex | pd.TimedeltaIndex
+    ) or _is_numeric(index)
+    # pandas learns both in one pass over sorted labels, which are never missing; to
+    # ask for repeated ones first would build a hash table.
+    if ordered and index.is_monotonic_increasing and index.is_unique:
+        return
     if index.hasnans:
         rows = np.flatnonzero(index.isna())
         raise DataQualityError(
@@ -134,9 +144,6 @@ def check_times(index: Any, *, where: str = "") -> None:
             hint="Keep one row per time, for example "
             "frame[~frame.index.duplicated()] or frame.groupby(level=0).mean().",
         )
-    ordered = isinstance(
-        index, pd.DatetimeIndex | pd.PeriodIndex | pd.TimedeltaIndex
-    ) or _is_numeric(index)
     if ordered and not index.is_monotonic_increasing:
         values = index.to_numpy()
         row = int(np.flatnonzero(values[1:] < values[:-1])[0]) + 1
@@ -152,8 +159,6 @@ def _datetime_step(index: Any, where: str, expected: Step | None) -> Step | None
 
     if expected is not None and expected.kind != "datetime":
         expected = None
-    if expected is not None and _has_width(index, expected):
-        return expected
     named = index.freqstr
     # pandas knows months, business days, and days on the wall clock of a zone with
     # summer time; it needs three rows to tell.
@@ -173,16 +178,34 @@ def _datetime_step(index: Any, where: str, expected: Step | None) -> Step | None
     return Step("datetime", frequency=_tick(index[1] - index[0]))
 
 
-def _has_width(index: Any, step: Step) -> bool:
-    """Tell whether dates lie a step of constant length apart: cheap and usual."""
+def _keeps_width(index: Any, step: Step | None) -> bool:
+    """Tell whether dates lie a step of constant length apart: cheap and usual.
+
+    Such dates are sorted, differ, and none of them is missing.
+    """
+    if step is None or step.kind != "datetime" or not len(index):
+        return False
+    width = _width(str(step.frequency), index.unit)
+    labels = index.asi8
+    if width is None or labels[0] == np.iinfo(np.int64).min:  # NaT
+        return False
+    # Differences of int64 wrap around; the distance from end to end does not lie.
+    span = int(labels[-1]) - int(labels[0])
+    if span != (len(labels) - 1) * width:
+        return False
+    return bool((np.diff(labels) == width).all())
+
+
+@lru_cache(maxsize=64)
+def _width(frequency: str, unit: Any) -> int | None:
+    """Length of a step in units of time; None where it varies, as for months."""
     import pandas as pd
 
-    offset = pd.tseries.frequencies.to_offset(step.frequency)
+    offset = pd.tseries.frequencies.to_offset(frequency)
     if not isinstance(offset, pd.tseries.offsets.Tick):
-        return False
-    # Timedelta.value counts nanoseconds whatever the unit.
-    width = pd.Timedelta(offset).as_unit(index.unit).asm8.view(np.int64)
-    return bool((np.diff(index.asi8) == width).all())
+        return None
+    width = int(pd.Timedelta(offset).as_unit(unit).asm8.view(np.int64))
+    return width if width > 0 else None
 
 
 def _is_on(index: Any, step: Step) -> bool:

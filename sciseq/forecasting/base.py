@@ -22,7 +22,7 @@ import numpy.typing as npt
 from sciseq.base import SequenceEstimator
 from sciseq.data.containers import ManyLayout, read_panel
 from sciseq.data.missing import apply_missing_choice
-from sciseq.data.panel import FloatArray, Panel, located
+from sciseq.data.panel import FloatArray, Panel, located, once_each
 from sciseq.data.scaling import ColumnScaler, SeriesScaler
 from sciseq.data.timeline import Step
 from sciseq.data.windows import WindowInputs, WindowSet
@@ -325,16 +325,15 @@ class BaseForecaster(Predicting, SequenceEstimator, metaclass=ABCMeta):
         if self.series_scaler_ is None:
             return SeriesScaler.shared(self.scaler_)
         place = {label: number for number, label in enumerate(self.series_ids_)}
-        L = self._context_length
-        rows = []
-        for label, values in zip(panel.series_ids, panel.values, strict=True):
-            if label in place and not panel.is_windows:
-                known = self.series_scaler_
-                rows.append((known.mean[place[label]], known.scale[place[label]]))
-            else:
-                one = ColumnScaler.fit([values[:L]])
-                rows.append((one.mean, one.scale))
-        mean, scale = (np.stack(part) for part in zip(*rows, strict=True))
+        places = [
+            None if panel.is_windows else place.get(one) for one in panel.series_ids
+        ]
+        known = [one or 0 for one in places]
+        mean, scale = self.series_scaler_.mean[known], self.series_scaler_.scale[known]
+        for series, values in enumerate(panel.values):
+            if places[series] is None:
+                one = ColumnScaler.fit([values[: self._context_length]])
+                mean[series], scale[series] = one.mean, one.scale
         return self._keep_static(SeriesScaler(mean, scale))
 
     def _target_scaler(self) -> ColumnScaler:
@@ -368,7 +367,7 @@ class BaseForecaster(Predicting, SequenceEstimator, metaclass=ABCMeta):
     ) -> list[npt.NDArray[np.float32]] | None:
         if not names:
             return None
-        return [table.marks(index, names) for index in panel.times]
+        return list(once_each(lambda index: table.marks(index, names), panel.times))
 
     # ---------------------------------------------------------------- reading
 
@@ -429,6 +428,8 @@ class BaseForecaster(Predicting, SequenceEstimator, metaclass=ABCMeta):
         return np.array_equal(self.target_positions_, np.arange(self.n_features_in_))
 
     def _step_of(self, panel: Panel) -> Step | None:
+        if panel is getattr(self, "context_", None):  # its times were checked in fit
+            return self.step_
         return table.common_step(panel, expected=self.step_)
 
     def _targets_of(self, panel: Panel) -> list[int]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sciseq.data.calendar import calendar_features
-from sciseq.data.panel import Panel
+from sciseq.data.panel import Panel, once_each
 from sciseq.data.timeline import Step, future_times
 
 __all__ = ["FutureRows"]
@@ -28,29 +28,36 @@ class FutureRows:
         cost no more than one.
         """
         made: dict[Any, Any] = {}
-        times: list[Any] = []
-        for index in panel.times:
+
+        def following(index: Any) -> Any:
             if index is None:
-                times.append(None)
-                continue
-            key = _key(index, index[-1])
+                return None
+            key = _key(index, -1)
             if key not in made:
                 made[key] = future_times(index, step, n_rows)
-            times.append(made[key])
-        return cls(tuple(times))
+            return made[key]
+
+        return cls(once_each(following, panel.times))
 
     def marks(self, panel: Panel, names: Sequence[str]) -> npt.NDArray[np.float32]:
         """Calendar features of context and future rows, (n, L + n_rows, M)."""
-        made: dict[Any, npt.NDArray[np.float32]] = {}
-        marks = []
+        place_of_pair: dict[tuple[int, int], int] = {}
+        place_of_labels: dict[Any, int] = {}
+        made: list[npt.NDArray[np.float32]] = []
+        places = []
         for known, future in zip(panel.times, self.times, strict=True):
-            key = _key(known, known[0], known[-1])
-            if key not in made:
-                made[key] = calendar_features(known.append(future), names)
-            marks.append(made[key])
-        return np.stack(marks)
+            pair = (id(known), id(future))
+            if pair not in place_of_pair:
+                key = _key(known, 0, -1)
+                if key not in place_of_labels:
+                    place_of_labels[key] = len(made)
+                    made.append(calendar_features(known.append(future), names))
+                place_of_pair[pair] = place_of_labels[key]
+            places.append(place_of_pair[pair])
+        return np.stack(made)[places]
 
 
-def _key(index: Any, *labels: Any) -> tuple[Any, ...]:
+def _key(index: Any, *rows: int) -> tuple[Any, ...]:
     # The same moment in two time zones compares equal, and so does 1 with 1.0.
-    return (type(index), str(index.dtype), index.name, *labels)
+    labels = getattr(index, "asi8", index)
+    return (type(index), index.dtype, index.name, *(labels[row] for row in rows))

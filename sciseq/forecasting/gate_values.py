@@ -13,12 +13,8 @@ import torch
 from sciseq.data.panel import FloatArray, Panel
 from sciseq.data.windows import WindowInputs
 from sciseq.forecasting.future import FutureRows
-from sciseq.forecasting.torch_forecaster import (
-    TOKENS_PER_PASS,
-    TorchForecaster,
-    network_arguments,
-    padded,
-)
+from sciseq.forecasting.network_passes import TOKENS_PER_PASS, padded
+from sciseq.forecasting.torch_forecaster import TorchForecaster, network_arguments
 
 if TYPE_CHECKING:
     import pandas as pd

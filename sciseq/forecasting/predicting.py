@@ -46,6 +46,7 @@ class Predicting(ConformalIntervals):
         def _n_known(self) -> int: ...
         def _forecast(self, inputs: WindowInputs) -> FloatArray: ...
         def _check_is_fitted(self) -> None: ...
+        def _is_all_columns(self) -> bool: ...
         def _evaluation_panel(self, X: Any, y: Any = None) -> Panel: ...
         def _scaler_for(self, panel: Panel) -> SeriesScaler: ...
         def _targets_of(self, panel: Panel) -> list[int]: ...
@@ -122,7 +123,9 @@ class Predicting(ConformalIntervals):
                 # All columns are targets here, in the order of ``targets``.
                 columns = forecast[..., np.argsort(self._targets_of(panel))]
                 history = np.concatenate([history, columns], axis=1)[:, -L:]
-        joined = np.concatenate(forecasts, axis=1)[:, :n_rows]
+        is_one = len(forecasts) == 1
+        joined = forecasts[0] if is_one else np.concatenate(forecasts, axis=1)
+        joined = joined[:, :n_rows]
         return list(self._in_data_units(panel, joined))
 
     def _first_inputs(
@@ -130,31 +133,32 @@ class Predicting(ConformalIntervals):
     ) -> WindowInputs:
         """Scaled look-back of each series, with marks over all rows to forecast."""
         scaler = self._scaler_for(panel)
-        n_steps = -(-n_rows // self.horizon) * self.horizon
-        values = [scaler.transform(one, row) for row, one in enumerate(panel.values)]
         series = np.arange(panel.n_series)
         marks = future.marks(panel, self.calendar_) if self.calendar_ else None
         return WindowInputs(
-            np.stack(values), marks, self._known_ahead(panel, scaler, n_steps), series
+            scaler.transform_windows(np.stack(panel.values), series),
+            marks,
+            self._known_ahead(panel, scaler, future, n_rows),
+            series,
         )
 
     def _known_ahead(
-        self, panel: Panel, scaler: SeriesScaler, n_steps: int
+        self, panel: Panel, scaler: SeriesScaler, future: FutureRows, n_rows: int
     ) -> FloatArray | None:
-        """Scaled channels known after the end of each series, (n, n_steps, K)."""
+        """Scaled channels known ahead, over as many whole horizons: (n, rows, K)."""
         if self._n_known == 0:
             return None
+        n_steps = -(-n_rows // self.horizon) * self.horizon
         roles.check_known_ahead(panel, self.future_positions_, n_steps)
         parts = []
         if len(self.future_positions_):
-            ahead = panel.ahead or ()
-            scaled = [
-                scaler.transform(rows[:n_steps], one) for one, rows in enumerate(ahead)
-            ]
-            parts.append(np.stack(scaled)[..., self.future_positions_])
+            ahead = np.stack([rows[:n_steps] for rows in panel.ahead or ()])
+            scaled = scaler.transform_windows(ahead, np.arange(panel.n_series))
+            parts.append(scaled[..., self.future_positions_])
         if self.future_calendar_:
-            rows = FutureRows.after(panel, self._step_of(panel), n_steps)
-            marks = rows.marks(panel, self.future_calendar_)
+            if n_steps > n_rows:
+                future = FutureRows.after(panel, self._step_of(panel), n_steps)
+            marks = future.marks(panel, self.future_calendar_)
             parts.append(marks[:, -n_steps:].astype(np.float64))
         return np.concatenate(parts, axis=2)
 
@@ -280,9 +284,10 @@ class Predicting(ConformalIntervals):
         self, windows: WindowSet
     ) -> Iterator[tuple[npt.NDArray[np.int64], FloatArray, FloatArray]]:
         """Window starts, truths (n, H, T) and forecasts (n, H, T), scaled."""
-        targets: Any = self.target_positions_
-        if self.variates == "any":
-            targets = np.arange(windows.values.shape[1])
+        is_whole = self.variates == "any" or self._is_all_columns()
         for chunk in windows.chunks(WINDOWS_PER_CHUNK):
             forecast = self._forecast(windows.inputs(chunk))
-            yield windows.starts[chunk], windows.targets(chunk)[..., targets], forecast
+            truth = windows.targets(chunk)
+            if not is_whole:
+                truth = truth[..., self.target_positions_]
+            yield windows.starts[chunk], truth, forecast

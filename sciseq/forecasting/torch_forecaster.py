@@ -21,6 +21,7 @@ from sciseq.data.panel import FloatArray, Panel
 from sciseq.data.windows import WindowInputs, WindowSet
 from sciseq.errors import InputError, SciSeqWarning
 from sciseq.forecasting.base import FORECASTER_RULES, BaseForecaster
+from sciseq.forecasting.network_passes import run_in_passes
 from sciseq.forecasting.shared_parameters import fill_in
 from sciseq.forecasting.window_batches import (
     Batch,
@@ -43,7 +44,6 @@ __all__ = [
     "TorchForecaster",
     "WindowBatches",
     "network_arguments",
-    "padded",
 ]
 
 LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -63,11 +63,6 @@ TORCH_FORECASTER_RULES: dict[str, ParameterRule] = {
 }
 
 FLOAT32_INTEGERS = 2**24
-
-# Tokens in one forward pass of predict. Every pass has the same size (the last is
-# padded), so that a forecast does not depend on what it is computed together with. On
-# a CPU small passes cost no throughput and make a single forecast quick.
-TOKENS_PER_PASS = {"cpu": 32, "cuda": 16384, "mps": 4096}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -319,19 +314,23 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
 
     def _run_passes(self, whole: NetworkInputs, device: torch.device) -> Tensor:
         """Forecasts (n, H Q, T) of some windows, on the CPU in float64."""
-        n_windows, _, n_variates = whole.x.shape
-        size = _windows_per_pass(device, self._n_tokens(n_variates))
         targets = self._network_targets() if self.variates != "any" else None
-        parts = []
+        has_gaps = self.missing == "mask"
+
+        def run(part: NetworkInputs) -> Tensor:
+            forecast = _run(self.network_, part, has_gaps)
+            return forecast if targets is None else forecast[..., targets]
+
         with torch.inference_mode(), self._autocast(device):
-            for start in range(0, n_windows, size):
-                part = padded(whole, start, size, device)
-                forecast = _run(self.network_, part, self.missing == "mask")
-                if targets is not None:
-                    forecast = forecast[..., targets]
-                kept = forecast[: min(size, n_windows - start)]
-                parts.append(kept.to("cpu", torch.float64))
-        return torch.cat(parts)
+            return run_in_passes(
+                self.network_,
+                run,
+                whole,
+                device,
+                self._n_tokens(whole.x.shape[2]),
+                may_grow=not self.compile,
+                setting=(self.precision, has_gaps),
+            )
 
     def _network_inputs(self, inputs: WindowInputs) -> NetworkInputs:
         """Tensors that the network reads of some windows, on the CPU."""
@@ -357,30 +356,6 @@ def _mean_weight(windows: WindowSet) -> float:
     weights = windows.target_weights(slice(None))
     mean = 1.0 if weights is None else float(weights.mean())
     return mean if mean > 0 else 1.0
-
-
-def padded(
-    inputs: NetworkInputs, start: int, size: int, device: torch.device
-) -> NetworkInputs:
-    """Windows of a pass, filled up with zeros to its fixed size."""
-
-    def cut(block: Tensor | None) -> Any:
-        if block is None:
-            return None
-        part = block[start : start + size]
-        if len(part) < size:
-            part, short = block.new_zeros((size, *block.shape[1:])), part
-            part[: len(short)] = short
-        return part.to(device)
-
-    return NetworkInputs(*(cut(block) for block in inputs))
-
-
-def _windows_per_pass(device: torch.device, n_tokens: int) -> int:
-    size = max(1, TOKENS_PER_PASS[device.type] // n_tokens)
-    # Matrix products treat the last rows apart when their number is not a multiple of
-    # four: a forecast would change, in its last bits, with its place in the pass.
-    return size if size < 3 else max(4, size - size % 4)
 
 
 def _run(network: nn.Module, inputs: NetworkInputs, has_gaps: bool) -> Tensor:

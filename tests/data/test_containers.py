@@ -160,3 +160,13 @@ def test_rows_and_columns_are_cut_in_every_series_alike():
     assert [values.ravel().tolist() for values in cut.values] == [[5, 7], [109, 111]]
     assert [index[0].hour for index in cut.times] == [2, 4]
     assert panel.lengths.tolist() == [4, 6]
+
+
+def test_tables_with_the_same_times_share_them():
+    parts = [frame(3, ["x"]), frame(3, ["x"]), frame(3, ["x"], "2025-01-01")]
+    parts.append(frame(3, ["x"]).tz_localize("UTC"))
+    first, second, later, zoned = read_panel(parts).times
+    assert first is second
+    assert later is not first and zoned is not first
+    assert str(zoned.tz) == "UTC"
+    assert read_panel([np.zeros((2, 1)), np.zeros((3, 1))]).times == (None, None)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sciseq.data.containers import read_panel
+from sciseq.errors import InputError
 
 NAMES = st.sampled_from([None, "when", 7, ("a", "b")])
 ONE_TO_FOUR = st.integers(1, 4)
@@ -204,3 +205,66 @@ def test_series_labels_of_any_kind(labels):
     pd.testing.assert_frame_equal(
         echo(read_panel(table)), table, check_index_type=False
     )
+
+
+@pytest.mark.parametrize("is_interleaved", [False, True])
+def test_series_with_the_same_times_share_them(is_interleaved):
+    hours = pd.date_range("2024", periods=3, freq="h", name="when")
+    days = pd.date_range("2024", periods=3, freq="D", name="when")
+    pairs = [
+        (name, time) for name in "zab" for time in (days if name == "a" else hours)
+    ]
+    if is_interleaved:
+        pairs = [pairs[3 * one + row] for row in range(3) for one in range(3)]
+    index = pd.MultiIndex.from_tuples(pairs, names=["site", "when"])
+    panel = read_panel(pd.DataFrame({"a": np.arange(9.0)}, index=index))
+    first, other, second = panel.times
+    assert first is second
+    assert first.equals(hours) and other.equals(days)
+    first, _, second = panel.rows(-2).times
+    assert first is second and len(first) == 2
+
+
+@pytest.mark.parametrize(
+    "kind", ["dates", "zone", "periods", "range", "floats", "text"]
+)
+def test_shared_times_are_written_as_each_alone_would_be(kind):
+    """Levels, codes and classes too: what is cheaper shall not be seen."""
+    times = {
+        "dates": pd.date_range("2024", periods=3, freq="h"),
+        "zone": pd.date_range("2024", periods=3, freq="D", tz="Europe/Berlin"),
+        "periods": pd.period_range("2024", periods=3, freq="M"),
+        "range": pd.RangeIndex(4, 10, 2),
+        "floats": pd.Index([0.5, 1.5, 2.5]),
+        "text": pd.Index(["q", "p", "r"]),
+    }[kind].rename("when")
+    index = pd.MultiIndex.from_product([["z", "b"], times], names=["site", "when"])
+    panel = read_panel(pd.DataFrame({"a": np.arange(6.0)}, index=index))
+    columns = range(panel.n_columns)
+    shared, apart = (
+        panel.layout.write(panel, panel.values, one, columns).index
+        for one in ((times, times), (times, times.copy()))
+    )
+    assert shared.identical(apart)
+    for one, other in zip(shared.levels, apart.levels, strict=True):
+        assert type(one) is type(other)
+        assert one.identical(other)
+    for one, other in zip(shared.codes, apart.codes, strict=True):
+        np.testing.assert_array_equal(one, other)
+    # A product of the times as they are would keep what joining them loses.
+    plain = pd.MultiIndex.from_product([["z", "b"], times])
+    assert (kind in ("dates", "zone", "range")) != (
+        type(plain.levels[1]) is type(apart.levels[1])
+        and plain.levels[1].identical(apart.levels[1].rename("when"))
+    )
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [["a", "a"], [1, 1], [np.nan, np.nan], [("a", 1), ("a", 1)], [None, None]],
+    ids=str,
+)
+def test_a_column_name_that_comes_twice_is_refused(columns):
+    table = pd.DataFrame(np.zeros((3, 2)), columns=pd.Index(columns))
+    with pytest.raises(InputError, match="column names must be unique"):
+        read_panel(table)

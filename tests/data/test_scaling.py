@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.preprocessing import StandardScaler
 
 from sciseq import LinearForecaster
-from sciseq.data.scaling import ColumnScaler
+from sciseq.data.scaling import ColumnScaler, SeriesScaler
 from sciseq.errors import InputError, NumericalError
 
 NORMAL = np.random.default_rng(0).normal(size=(50, 3)) * [1.0, 1e-8, 1e8] + [0, 5, -3]
@@ -116,6 +116,25 @@ def test_selected_columns_and_any_leading_axes():
     np.testing.assert_array_equal(identity.inverse_transform(block), block)
     with pytest.raises(InputError, match="2 columns were given, the scaler knows 3"):
         scaler.transform(block[..., :2])
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_windows_are_scaled_as_the_rows_of_their_series(is_shared):
+    rows = [NORMAL[:20], 5 * NORMAL[20:40] + 1]
+    scaler = SeriesScaler.fit(rows)
+    if is_shared:
+        scaler = SeriesScaler.shared(ColumnScaler.fit(rows))
+    series = np.array([1, 0, 1])
+    windows = np.stack([rows[one] for one in series])
+    before = windows.copy()
+    scaled = scaler.transform_windows(windows, series)
+    for window, found, one in zip(windows, scaled, series, strict=True):
+        np.testing.assert_array_equal(found, scaler.transform(window, one))
+    np.testing.assert_allclose(scaler.inverse_transform(scaled, series), windows)
+    np.testing.assert_array_equal(windows, before)
+    assert scaler.scale_of(series).shape == (3, 1, 3)
+    wrong = scaler.transform_windows(windows, series[::-1] - 1)
+    assert np.array_equal(wrong, scaled) == is_shared
 
 
 def test_a_spread_beyond_float64_is_refused():

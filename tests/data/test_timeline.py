@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sciseq import NaiveForecaster
-from sciseq.data.timeline import Step, _has_width, future_times, infer_step
+from sciseq.data.timeline import Step, _keeps_width, future_times, infer_step
 from sciseq.errors import DataQualityError, InputError
 from sciseq.forecasting.future import FutureRows
 
@@ -97,7 +97,7 @@ def test_the_unit_of_time_is_kept(unit, zone):
         future = future_times(dates, infer_step(dates), 3)
         assert future.dtype == dates.dtype
         # The quick way for a step that is known works in every unit.
-        assert _has_width(dates, infer_step(dates)) == (frequency == "h")
+        assert _keeps_width(dates, infer_step(dates)) == (frequency == "h")
         assert infer_step(
             without_freq(dates), expected=infer_step(dates)
         ) == infer_step(dates)
@@ -290,6 +290,31 @@ def test_a_single_missing_row_is_found(row, kind):
         infer_step(whole.delete(row))
     assert f"{whole[row - 1]} to {whole[row + 1]}" in str(caught.value)
     assert "1 of 7 steps" in str(caught.value)
+
+
+LIMITS = np.iinfo(np.int64)  # the least stands for a missing date
+
+
+@given(
+    st.sampled_from([LIMITS.min, LIMITS.min + 1, -3, 0, LIMITS.max - 2, LIMITS.max]),
+    st.lists(st.sampled_from([0, 1, 2, 2**63, -1]), min_size=1, max_size=4),
+)
+def test_only_regular_dates_take_the_short_cut(first, steps):
+    """Also where differences of int64 wrap around, as they do at a missing date."""
+    exact = [first]
+    for step in steps:
+        exact.append(exact[-1] + step)
+    wrapped = [(one - LIMITS.min) % 2**64 + LIMITS.min for one in exact]
+    index = pd.DatetimeIndex(np.array(wrapped, dtype="i8").view("M8[ns]"))
+    is_regular = set(steps) == {1} and wrapped == exact and LIMITS.min not in wrapped
+    assert _keeps_width(index, Step("datetime", frequency="ns")) == is_regular
+    assert not _keeps_width(index, Step("period", frequency="ns"))
+    assert not _keeps_width(index, None)
+
+
+def test_differences_alone_would_take_a_wrapped_date_for_the_next():
+    labels = np.array([LIMITS.max, LIMITS.min, LIMITS.min + 1])
+    assert (np.diff(labels) == 1).all()
 
 
 def test_a_shift_in_the_last_digit_of_a_date_is_named():

@@ -13,7 +13,7 @@ from torch import nn
 from sciseq import SMambaForecaster
 from sciseq.data.windows import WindowSet
 from sciseq.errors import CheckpointError, SciSeqWarning
-from sciseq.forecasting import predicting, torch_forecaster
+from sciseq.forecasting import network_passes, predicting, torch_forecaster
 from sciseq.forecasting.torch_forecaster import (
     Batch,
     Columns,
@@ -443,7 +443,7 @@ def test_a_forecast_does_not_depend_on_its_company(n_columns, monkeypatch):
     score = model.score(table)
     monkeypatch.setattr(predicting, "WINDOWS_PER_CHUNK", 5)
     assert model.score(table) == pytest.approx(score, rel=1e-12)
-    monkeypatch.setattr(torch_forecaster, "TOKENS_PER_PASS", {"cpu": 4096})
+    monkeypatch.setattr(network_passes, "TOKENS_PER_PASS", {"cpu": 4096})
     np.testing.assert_allclose(model.predict(windows), together, rtol=1e-4, atol=1e-5)
     assert model.score(table) == pytest.approx(score, rel=1e-4)
 

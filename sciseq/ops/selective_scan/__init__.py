@@ -1,8 +1,8 @@
 """Selective scan: one function, one reference, and backends checked against it.
 
 A backend is one line in ``_ACCELERATED``: its name and a loader, as a rule the ``load``
-of a module of its own. The loader takes a device type and returns a
-:data:`~sciseq.ops.selective_scan.groups.Scan` with the dtype rules of
+of a module of its own. The loader takes a device type and returns a ``Scan``
+(groups.py) with the dtype rules of
 :func:`~sciseq.ops.selective_scan.reference.selective_scan_reference`, or raises
 :class:`~sciseq.errors.MissingDependencyError` saying why it cannot run there. Before
 its first use a backend must equal the reference on a tiny input.

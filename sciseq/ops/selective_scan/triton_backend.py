@@ -48,7 +48,7 @@ def load(device_type: str) -> Any:
     Returns
     -------
     callable
-        A :data:`~sciseq.ops.selective_scan.groups.Scan`.
+        A ``Scan`` as in ``groups.py``.
 
     Raises
     ------
