@@ -24,8 +24,8 @@ TOKENS_PER_PASS = {"cpu": 32, "cuda": 16384, "mps": 4096}
 
 # Larger passes, as multiples of the smallest, and the most tokens that pay. More than
 # these leave the caches of a CPU again.
-LARGER_PASSES = {"cpu": (4, 32)}
-MOST_TOKENS = 1024
+LARGER_PASSES = {"cpu": (4, 32, 128)}
+MOST_TOKENS = 4096
 
 Run = Callable[[NetworkInputs], Tensor]
 

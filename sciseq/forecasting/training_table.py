@@ -127,9 +127,11 @@ def target_positions(panel: Panel, targets: Any) -> npt.NDArray[np.int64]:
 def common_step(panel: Panel, *, expected: Step | None = None) -> Step | None:
     """Step between rows, the same in all series, and as expected when that is known."""
     step, kind = expected, None
+    checked: set[int] = set()
     for series, index in enumerate(panel.times):
-        if index is None:
+        if index is None or id(index) in checked:
             continue
+        checked.add(id(index))
         where = panel.series_label(series)
         found = infer_step(index, where=where, expected=step)
         if found is None:
@@ -306,15 +308,20 @@ def _cut(
 ) -> Panel:
     from dataclasses import replace
 
+    made: dict[Any, Any] = {}
+    times = []
+    for one, (a, b) in zip(series, bounds, strict=True):
+        index = panel.times[one]
+        key = (id(index), a, b)  # series that share their labels go on sharing them
+        if key not in made:
+            made[key] = None if index is None else index[a:b]
+        times.append(made[key])
     return replace(
         panel,
         values=tuple(
             panel.values[one][a:b] for one, (a, b) in zip(series, bounds, strict=True)
         ),
-        times=tuple(
-            None if panel.times[one] is None else panel.times[one][a:b]
-            for one, (a, b) in zip(series, bounds, strict=True)
-        ),
+        times=tuple(times),
         series_ids=tuple(panel.series_ids[one] for one in series),
     )
 

@@ -128,10 +128,10 @@ class _Inner(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         from sciseq.ops.selective_scan import c_library
-        from sciseq.ops.selective_scan.c_backend import refuse_second_derivatives
+        from sciseq.ops.selective_scan.operators import refuse_second_derivatives
 
         if torch.is_grad_enabled():  # with create_graph=True
-            refuse_second_derivatives()
+            refuse_second_derivatives("c")
         saved = ctx.saved_tensors
         xz, kernels, bias, W_x, W_dt, dt_bias, A, D, x, maps, d, checkpoints = saved
         rank = W_dt.shape[1]

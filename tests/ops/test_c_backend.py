@@ -298,6 +298,9 @@ def test_wrong_groups_are_named():
         selective_scan(u[:, :3], d[:, :3], A[:3], B, C, D[:3])
     with pytest.raises(InputError, match="dt_bias has 3 along channel"):
         gated_selective_scan(u, d, A, B, C, D, bias[:3], z)
+    many = torch.ones(1, 64, 1, 2)
+    with pytest.raises(CapabilityError, match="64 groups, this backend takes 63"):
+        selective_scan(many[:, :, 0], many[:, :, 0], many[0, :, 0, :1], many, many)
     with pytest.raises(InputError, match="C has 1 along group, B has 2"):
         selective_scan(u, d, A, C, B[:, 0], D)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sciseq.errors import CapabilityError, MissingDependencyError
-from sciseq.ops import selective_scan as scan_module
+from sciseq.ops.selective_scan import backends as backends_module
 from sciseq.ops.selective_scan import mamba_ssm_backend, selective_scan
 from sciseq.ops.selective_scan.groups import scan_by_group
 from sciseq.ops.selective_scan.reference import selective_scan_reference
@@ -135,10 +135,10 @@ def test_wrong_groups_or_directions_are_noticed(scan, stand_in):
 
 
 def test_is_examined_and_chosen(stand_in, monkeypatch):
-    monkeypatch.setattr(scan_module, "_VERDICTS", {})
+    monkeypatch.setattr(backends_module, "_VERDICTS", {})
     # Examined on this processor, as if it were a GPU.
     table = {"mamba_ssm": lambda device_type: mamba_ssm_backend.load("cuda")}
-    monkeypatch.setattr(scan_module, "_ACCELERATED", table)
+    monkeypatch.setattr(backends_module, "_ACCELERATED", table)
     u, dt, A, B, C, D = make_inputs(2, 3, 2, 5, 1)
     y = selective_scan(u, dt, A, B, C, D, backend="mamba_ssm")
     assert stand_in.calls[-1] == (2, 1, 2, 5)

@@ -9,14 +9,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sciseq.errors import (
+    CapabilityError,
     InputError,
     InputTypeError,
     MissingDependencyError,
     NumericalError,
     SciSeqWarning,
 )
-from sciseq.ops import selective_scan as scan_module
 from sciseq.ops.selective_scan import available_backends, selective_scan
+from sciseq.ops.selective_scan import backends as backends_module
 from sciseq.ops.selective_scan.groups import scan_by_group
 from sciseq.ops.selective_scan.reference import selective_scan_reference
 
@@ -306,8 +307,8 @@ def test_wrong_number_of_axes_and_dtype():
 def backends(monkeypatch):
     """An empty table of backends, with nothing remembered."""
     table = {}
-    monkeypatch.setattr(scan_module, "_ACCELERATED", table)
-    monkeypatch.setattr(scan_module, "_VERDICTS", {})
+    monkeypatch.setattr(backends_module, "_ACCELERATED", table)
+    monkeypatch.setattr(backends_module, "_VERDICTS", {})
     monkeypatch.delenv("SCISEQ_SCAN", raising=False)
     return table
 
@@ -384,6 +385,19 @@ def test_backend_that_cannot_run_is_skipped_or_refused(backends, monkeypatch):
         match=r"'fast' cannot run on cpu: needs cuda.*SCISEQ_SCAN.*reference",
     ):
         selective_scan(*inputs)
+
+
+def test_backend_that_fails_is_passed_over_aloud(backends):
+    def broken(*inputs):
+        raise RuntimeError("no kernel image")
+
+    backends["broken"] = lambda device_type: broken
+    inputs = make_inputs(2, 3, 5, 4)
+    with pytest.raises(CapabilityError, match=r"'broken' cannot run on cpu.*no kernel"):
+        selective_scan(*inputs, backend="broken")
+    with pytest.warns(SciSeqWarning, match="no kernel image"):
+        y = selective_scan(*inputs)
+    assert torch.equal(y, selective_scan_reference(*inputs))
 
 
 def test_unknown_backend_names_the_allowed_ones(backends, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sciseq.errors import CapabilityError
-from sciseq.ops import selective_scan as scan_module
+from sciseq.ops.selective_scan import backends as backends_module
 from sciseq.ops.selective_scan import selective_scan, triton_backend
 from sciseq.ops.selective_scan.groups import scan_by_group
 from sciseq.ops.selective_scan.reference import selective_scan_reference
@@ -84,7 +84,7 @@ def test_lost_checkpoints_and_blocks_are_noticed(small_tiles, monkeypatch):
         *others, checkpoints, reverse = arguments
         return compute(*others, torch.zeros_like(checkpoints), reverse)
 
-    monkeypatch.setattr(triton_backend, "_compute_gradients", without_state)
+    monkeypatch.setattr(triton_backend._OPERATOR, "compute_gradients", without_state)
     errors = worst_errors(scan, inputs, (False,))
     assert errors["C"] > 1e-3 and errors["A"] > 1e-3 and errors["y"] < 1e-13
 
@@ -95,7 +95,7 @@ def test_lost_checkpoints_and_blocks_are_noticed(small_tiles, monkeypatch):
         whole = compute(*arguments)
         return [*whole[:3], *halves[3:5], whole[5]]
 
-    monkeypatch.setattr(triton_backend, "_compute_gradients", first_block)
+    monkeypatch.setattr(triton_backend._OPERATOR, "compute_gradients", first_block)
     errors = worst_errors(scan, inputs, (False,))
     assert errors["B"] > 1e-3 and errors["C"] > 1e-3 and errors["A"] < 1e-13
 
@@ -213,8 +213,10 @@ def test_compiled_graph_holds_one_operator():
 
 
 def test_is_examined_and_chosen(monkeypatch):
-    monkeypatch.setattr(scan_module, "_VERDICTS", {})
-    monkeypatch.setattr(scan_module, "_ACCELERATED", {"triton": triton_backend.load})
+    monkeypatch.setattr(backends_module, "_VERDICTS", {})
+    monkeypatch.setattr(
+        backends_module, "_ACCELERATED", {"triton": triton_backend.load}
+    )
     u, dt, A, B, C, D = make_inputs(1, 2, 1, 3, 1)
     y = selective_scan(u, dt, A, B, C, D, backend="triton")
     assert type(y.grad_fn).__name__ == "_EagerScanBackward"

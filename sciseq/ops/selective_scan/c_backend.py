@@ -1,4 +1,4 @@
-"""The compiled scan as an operator of torch: autograd, fake tensors, compilation.
+"""The scan in C, with what stands around it in a Mamba block.
 
 Axes: ``batch``, ``group``, ``channel`` (of all groups), ``state``, ``length`` (tokens).
 """
@@ -10,10 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciseq.errors import CapabilityError, MissingDependencyError
+from sciseq.errors import MissingDependencyError
 from sciseq.ops.selective_scan import c_library
+from sciseq.ops.selective_scan.operators import (
+    ScanOperator,
+    promoted,
+    refuse_second_derivatives,
+    reversed_bits,
+)
 
-__all__ = ["convolution_silu", "gated_scan", "load", "refuse_second_derivatives"]
+__all__ = ["convolution_silu", "empty_checkpoints", "gated_scan", "load"]
 
 
 def load(device_type: str) -> Any:
@@ -37,19 +43,7 @@ def load(device_type: str) -> Any:
     if device_type != "cpu":
         raise MissingDependencyError("it computes on the processor")
     c_library.library()
-    return _scan
-
-
-def _scan(
-    u: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    reverse: Sequence[bool],
-) -> Tensor:
-    return _run((u, dt, A, B, C, D, None, None), reverse, has_softplus=False)
+    return _OPERATOR
 
 
 def gated_scan(
@@ -64,60 +58,38 @@ def gated_scan(
     reverse: Sequence[bool],
 ) -> Tensor:
     """Scan with softplus before it and the gate behind it; not for the compiler."""
-    return _run((u, d, A, B, C, D, dt_bias, z), reverse, has_softplus=True)
+    inputs = promoted(u, d, A, B, C, D, dt_bias, z)
+    bits = reversed_bits(reverse, "c")
+    keep = torch.is_grad_enabled() and any(
+        one is not None and one.requires_grad for one in inputs
+    )
+    y: Tensor = _GatedScan.apply(*inputs, bits, keep)  # type: ignore[no-untyped-call]
+    return y.to(u.dtype)
 
 
-def _run(
-    inputs: c_library.Inputs, reverse: Sequence[bool], *, has_softplus: bool
-) -> Tensor:
-    given = [one for one in inputs if one is not None]
-    dtypes = (one.dtype for one in given)
-    dtype = functools.reduce(torch.promote_types, dtypes, torch.float32)
-    of_y = given[0].dtype
-    if any(one.dtype != dtype for one in given):
-        inputs = tuple(None if one is None else one.to(dtype) for one in inputs)
-    bits = sum(flag << group for group, flag in enumerate(reverse))
-    keep = torch.is_grad_enabled() and any(one.requires_grad for one in given)
-    if torch.compiler.is_compiling() or type(given[0]) is not Tensor:
-        y: Tensor = _forward(*inputs[:6], bits, keep)[0]
-    else:
-        # The same without the dispatcher, whose way to an operator written in Python
-        # takes longer than a short scan.
-        y = _EagerScan.apply(*inputs, has_softplus, bits, keep)  # type: ignore[no-untyped-call]
-    return y.to(of_y)
-
-
-class _EagerScan(torch.autograd.Function):
+class _GatedScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        *inputs, has_softplus, reverse, keep = arguments
-        u, A, B = inputs[0], inputs[2], inputs[3]
-        checkpoints = _checkpoints(u, A, B, keep)
-        y = c_library.scan_forward(
-            tuple(inputs), reverse, checkpoints, has_softplus=has_softplus
-        )
+        *inputs, ctx.reverse, keep = arguments
+        kept = empty_checkpoints(inputs[0], inputs[2], inputs[3], keep)
+        y = c_library.scan_forward(tuple(inputs), ctx.reverse, kept, has_softplus=True)
         if keep:
-            ctx.save_for_backward(*inputs, checkpoints)
-            ctx.has_softplus, ctx.reverse = has_softplus, reverse
+            ctx.save_for_backward(*inputs, kept)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         if torch.is_grad_enabled():  # with create_graph=True
-            refuse_second_derivatives()
-        *inputs, checkpoints = ctx.saved_tensors
+            refuse_second_derivatives("c")
+        *inputs, kept = ctx.saved_tensors
         gradients = c_library.scan_backward(
-            grad_y,
-            tuple(inputs),
-            ctx.reverse,
-            checkpoints,
-            has_softplus=ctx.has_softplus,
+            grad_y, tuple(inputs), ctx.reverse, kept, has_softplus=True
         )
         wanted = (
             None if one is None else gradient
             for one, gradient in zip(inputs, gradients, strict=True)
         )
-        return (*wanted, None, None, None)
+        return (*wanted, None, None)
 
 
 def convolution_silu(
@@ -143,15 +115,12 @@ def convolution_silu(
     """
     given = (x, weight) if bias is None else (x, weight, bias)
     of_y = functools.reduce(torch.promote_types, (one.dtype for one in given))
-    dtype = torch.promote_types(of_y, torch.float32)
-    if any(one.dtype != dtype for one in given):
-        x, weight = x.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
-    y: Tensor = _EagerConvolution.apply(x, weight, bias, reverse)  # type: ignore[no-untyped-call]
+    inputs = promoted(x, weight, bias)
+    y: Tensor = _Convolution.apply(*inputs, reverse)  # type: ignore[no-untyped-call]
     return y.to(of_y)
 
 
-class _EagerConvolution(torch.autograd.Function):
+class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         x, weight, bias, ctx.reverse = arguments
@@ -161,13 +130,14 @@ class _EagerConvolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         if torch.is_grad_enabled():  # with create_graph=True
-            refuse_second_derivatives()
+            refuse_second_derivatives("c")
         x, weight, bias = ctx.saved_tensors
         gradients = c_library.convolution_backward(grad_y, x, weight, bias, ctx.reverse)
         return (*gradients[:2], None if bias is None else gradients[2], None)
 
 
-def _checkpoints(u: Tensor, A: Tensor, B: Tensor, keep: bool) -> Tensor:
+def empty_checkpoints(u: Tensor, A: Tensor, B: Tensor, keep: bool) -> Tensor:
+    """Room for what the forward pass keeps, none when nothing is to be kept."""
     return u.new_empty(c_library.checkpoint_size(u, A, B.shape[1]) if keep else 0)
 
 
@@ -181,9 +151,8 @@ def _compute(
     reverse: int,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    checkpoints = _checkpoints(u, A, B, keep)
-    inputs = (u, dt, A, B, C, D, None, None)
-    return c_library.scan_forward(inputs, reverse, checkpoints), checkpoints
+    kept = empty_checkpoints(u, A, B, keep)
+    return c_library.scan_forward((u, dt, A, B, C, D, None, None), reverse, kept), kept
 
 
 def _compute_gradients(
@@ -194,82 +163,18 @@ def _compute_gradients(
     B: Tensor,
     C: Tensor,
     D: Tensor | None,
-    checkpoints: Tensor,
+    kept: Tensor,
     reverse: int,
 ) -> list[Tensor]:
     inputs = (u, dt, A, B, C, D, None, None)
-    return c_library.scan_backward(grad_y, inputs, reverse, checkpoints)[:6]
+    return c_library.scan_backward(grad_y, inputs, reverse, kept)[:6]
 
 
-_forward = torch.library.custom_op(
-    "sciseq::c_scan", _compute, mutates_args=(), device_types="cpu"
+_OPERATOR = ScanOperator(
+    "c",
+    compute=_compute,
+    compute_gradients=_compute_gradients,
+    empty_kept=empty_checkpoints,
+    empty_map=c_library.room_for_map,
+    device_types=("cpu",),
 )
-_backward = torch.library.custom_op(
-    "sciseq::c_scan_backward", _compute_gradients, mutates_args=(), device_types="cpu"
-)
-
-
-@_forward.register_fake
-def _(
-    u: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    reverse: int,
-    keep: bool,
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(u), _checkpoints(u, A, B, keep)
-
-
-@_backward.register_fake
-def _(
-    grad_y: Tensor,
-    u: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    checkpoints: Tensor,
-    reverse: int,
-) -> list[Tensor]:
-    return [
-        torch.empty_like(u),
-        torch.empty_like(dt),
-        torch.empty_like(A, memory_format=torch.contiguous_format),
-        c_library.room_for_map(B, 1),
-        c_library.room_for_map(C, 1),
-        u.new_empty(u.shape[1]),
-    ]
-
-
-def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, ctx.reverse, _ = inputs
-    ctx.save_for_backward(*tensors, output[1])
-
-
-def _gradients(ctx: Any, grad_y: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    *inputs, checkpoints = ctx.saved_tensors
-    grads = _backward(grad_y, *inputs, checkpoints, ctx.reverse)
-    return (*grads[:5], grads[5] if inputs[5] is not None else None, None, None)
-
-
-def refuse_second_derivatives(*arguments: Any) -> Any:
-    """Say that the compiled code has first derivatives only, and what to do.
-
-    Raises
-    ------
-    CapabilityError
-        Always.
-    """
-    raise CapabilityError(
-        "the compiled scan has first derivatives only",
-        where="selective_scan, backend 'c'",
-        hint="Use backend='reference' (or SCISEQ_SCAN=reference) for higher ones.",
-    )
-
-
-_forward.register_autograd(_gradients, setup_context=_keep_inputs)
-_backward.register_autograd(refuse_second_derivatives)

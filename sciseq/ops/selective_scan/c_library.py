@@ -11,7 +11,7 @@ import functools
 import importlib.machinery
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -142,7 +142,6 @@ def scan_forward(
     checkpoints: Tensor | None,
     *,
     has_softplus: bool = False,
-    instructions: int | None = None,
 ) -> Tensor:
     """Run the recurrence.
 
@@ -158,16 +157,16 @@ def scan_forward(
         Room for :func:`checkpoint_size` entries.
     has_softplus : bool, default False
         Whether step sizes are ``softplus(dt + dt_bias)``.
-    instructions : int, optional
-        Instruction set to use; the newest by default.
 
     Returns
     -------
     Tensor, shape (batch, channel, length)
         y.
     """
-    problem = _scan_problem(inputs, reversed_groups, has_softplus, instructions)
-    y = torch.empty_like(inputs[0])  # type: ignore[arg-type]
+    problem = _scan_problem(inputs, reversed_groups, has_softplus)
+    u = inputs[0]
+    assert u is not None
+    y = torch.empty_like(u)
     _set(problem.y, y)
     if checkpoints is not None and checkpoints.numel():
         problem.checkpoints = checkpoints.data_ptr()
@@ -182,7 +181,6 @@ def scan_backward(
     checkpoints: Tensor,
     *,
     has_softplus: bool = False,
-    instructions: int | None = None,
     rooms: Mapping[str, Tensor] | None = None,
 ) -> list[Tensor]:
     """Gradients of the inputs in their order; those of None mean nothing.
@@ -191,7 +189,7 @@ def scan_backward(
     z into.
     """
     rooms = rooms or {}
-    problem = _scan_problem(inputs, reversed_groups, has_softplus, instructions)
+    problem = _scan_problem(inputs, reversed_groups, has_softplus)
     problem.checkpoints = checkpoints.data_ptr() if checkpoints.numel() else None
     u, dt, A, B, C, _, dt_bias, z = inputs
     assert u is not None and dt is not None and A is not None
@@ -280,7 +278,7 @@ def _room_for_parts(like: Tensor, n_parts: int, room: Tensor | None) -> Tensor:
     return room if room is not None and n_parts == 1 else room_for_map(like, n_parts)
 
 
-def room_for_map(like: Tensor, n_parts: int) -> Tensor:
+def room_for_map(like: Tensor, n_parts: int = 1) -> Tensor:
     """Room for the gradient of B or C, of each part of the channels."""
     # (part x batch, group, state, length), stored by tokens where B and C are.
     batch, group, state, length = like.shape
@@ -297,12 +295,10 @@ def _parts(u: Tensor, n_groups: int) -> tuple[int, int]:
     return n_parts, -(-n_blocks // n_parts)
 
 
-def _scan_problem(
-    inputs: Inputs, reversed_groups: int, has_softplus: bool, instructions: int | None
-) -> _Problem:
+def _scan_problem(inputs: Inputs, reversed_groups: int, has_softplus: bool) -> _Problem:
     u, A, B = inputs[0], inputs[2], inputs[3]
     assert u is not None and A is not None and B is not None
-    problem = _problem(u, B.shape[1], A.shape[1], reversed_groups, instructions)
+    problem = _problem(u, B.shape[1], A.shape[1], reversed_groups)
     problem.has_softplus = has_softplus
     for name, tensor in zip(_INPUTS, inputs, strict=True):
         if tensor is not None:
@@ -313,7 +309,7 @@ def _scan_problem(
 def _convolution_problem(
     x: Tensor, weight: Tensor, bias: Tensor | None, is_reversed: bool
 ) -> _Problem:
-    problem = _problem(x, 1, weight.shape[1], is_reversed, None)
+    problem = _problem(x, 1, weight.shape[1], is_reversed)
     _set(problem.u, x)
     _set(problem.A, weight)
     if bias is not None:
@@ -321,9 +317,7 @@ def _convolution_problem(
     return problem
 
 
-def _problem(
-    u: Tensor, n_groups: int, n_states: int, reversed_groups: int, instructions: Any
-) -> _Problem:
+def _problem(u: Tensor, n_groups: int, n_states: int, reversed_groups: int) -> _Problem:
     batch, channel, length = u.shape
     return _Problem(
         batch,
@@ -336,7 +330,7 @@ def _problem(
         reversed_groups,
         1 if u.numel() * n_states < _SMALL else torch.get_num_threads(),
         u.dtype == torch.float64,
-        newest_instructions() if instructions is None else instructions,
+        newest_instructions(),
     )
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciseq.errors import CapabilityError, MissingDependencyError
+from sciseq.errors import MissingDependencyError
 from sciseq.ops.selective_scan.groups import scan_by_group
+from sciseq.ops.selective_scan.operators import refuse_second_derivatives
 from sciseq.ops.selective_scan.reference import selective_scan_reference
 
 __all__ = ["load"]
@@ -107,10 +108,5 @@ class _FirstDerivatives(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Tensor:
         if torch.is_grad_enabled():  # with create_graph=True
-            raise CapabilityError(
-                "the scan of mamba_ssm has first derivatives only",
-                where="selective_scan, backend 'mamba_ssm'",
-                hint="Use backend='reference' (or SCISEQ_SCAN=reference) for higher "
-                "ones.",
-            )
+            refuse_second_derivatives("mamba_ssm")
         return grad_y

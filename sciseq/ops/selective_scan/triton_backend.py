@@ -7,15 +7,14 @@ and no sum is taken by atomic additions, so that results repeat on one kind of G
 """
 
 import contextlib
-import functools
 import os
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sciseq.errors import CapabilityError, MissingDependencyError
+from sciseq.errors import MissingDependencyError
+from sciseq.ops.selective_scan.operators import ScanOperator
 
 __all__ = ["load"]
 
@@ -25,8 +24,6 @@ CHUNK = 32
 # many as the registers of the backward pass hold.
 CHANNELS = 16
 WARPS = 1
-# The directions travel as the bits of one signed number.
-_MOST_GROUPS = 63
 
 
 class _Tiles(NamedTuple):
@@ -79,7 +76,7 @@ def load(device_type: str) -> Any:
             "TRITON_INTERPRET=1 was set before triton was imported"
         )
     _is_interpreted()  # as a check that it can be imported
-    return _scan
+    return _OPERATOR
 
 
 def _is_interpreted() -> bool:
@@ -93,60 +90,6 @@ def _is_interpreted() -> bool:
             f"triton cannot be imported ({error})", hint="Try `pip install triton`."
         ) from error
     return isinstance(triton_kernel.scan_forward, InterpretedFunction)
-
-
-def _scan(
-    u: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    reverse: Sequence[bool],
-) -> Tensor:
-    if len(reverse) > _MOST_GROUPS:
-        raise CapabilityError(
-            f"B and C have {len(reverse)} groups, this backend takes {_MOST_GROUPS}",
-            where="selective_scan, backend 'triton'",
-            hint="Use backend='reference', or several calls.",
-        )
-    inputs = (u, dt, A, B, C) if D is None else (u, dt, A, B, C, D)
-    dtypes = (tensor.dtype for tensor in inputs)
-    dtype = functools.reduce(torch.promote_types, dtypes, torch.float32)
-    bits = sum(flag << group for group, flag in enumerate(reverse))
-    if any(one.dtype != dtype for one in inputs):
-        u, dt, A, B, C = (one.to(dtype) for one in (u, dt, A, B, C))
-        D = None if D is None else D.to(dtype)
-    keep = torch.is_grad_enabled() and any(one.requires_grad for one in inputs)
-    if torch.compiler.is_compiling() or type(u) is not Tensor:
-        y: Tensor = _forward(u, dt, A, B, C, D, bits, keep)[0]
-    else:
-        # The same without the dispatcher, whose way to an operator written in Python
-        # takes longer than a short scan.
-        y = _EagerScan.apply(u, dt, A, B, C, D, bits, keep)  # type: ignore[no-untyped-call]
-    return y.to(inputs[0].dtype)
-
-
-class _EagerScan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        y, checkpoints = _compute(*arguments)
-        *inputs, ctx.reverse, keep = arguments
-        if keep:
-            ctx.save_for_backward(*inputs, checkpoints)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad_y: Tensor) -> Any:
-        if torch.is_grad_enabled():  # with create_graph=True
-            _refuse(ctx)
-        return _wanted(_compute_gradients, ctx, grad_y)
-
-
-def _wanted(backward: Any, ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors  # u, dt, A, B, C, D, checkpoints
-    *grads, grad_D = backward(grad_y, *saved, ctx.reverse)
-    return (*grads, None if saved[5] is None else grad_D, None, None)
 
 
 def _compute(
@@ -276,69 +219,11 @@ def _checkpoints(u: Tensor, A: Tensor, keep: bool) -> Tensor:
     return u.new_empty(batch, n_kept, A.shape[1], channel)
 
 
-_forward = torch.library.custom_op(
-    "sciseq::triton_scan", _compute, mutates_args=(), device_types=("cpu", "cuda")
-)
-_backward = torch.library.custom_op(
-    "sciseq::triton_scan_backward",
-    _compute_gradients,
-    mutates_args=(),
+_OPERATOR = ScanOperator(
+    "triton",
+    compute=_compute,
+    compute_gradients=_compute_gradients,
+    empty_kept=lambda u, A, B, keep: _checkpoints(u, A, keep),
+    empty_map=lambda one: one.new_empty(one.shape),
     device_types=("cpu", "cuda"),
 )
-
-
-@_forward.register_fake
-def _(
-    u: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    reverse: int,
-    keep: bool,
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(u), _checkpoints(u, A, keep)
-
-
-@_backward.register_fake
-def _(
-    grad_y: Tensor,
-    u: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    checkpoints: Tensor,
-    reverse: int,
-) -> list[Tensor]:
-    return [
-        torch.empty_like(u),
-        torch.empty_like(dt),
-        u.new_empty(A.shape),
-        u.new_empty(B.shape),
-        u.new_empty(C.shape),
-        u.new_empty(u.shape[1]),
-    ]
-
-
-def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, ctx.reverse, _ = inputs
-    ctx.save_for_backward(*tensors, output[1])
-
-
-def _gradients(ctx: Any, grad_y: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    return _wanted(_backward, ctx, grad_y)
-
-
-def _refuse(ctx: Any, *grads: Any) -> Any:
-    raise CapabilityError(
-        "the Triton scan has first derivatives only",
-        where="selective_scan, backend 'triton'",
-        hint="Use backend='reference' (or SCISEQ_SCAN=reference) for higher ones.",
-    )
-
-
-_forward.register_autograd(_gradients, setup_context=_keep_inputs)
-_backward.register_autograd(_refuse)
