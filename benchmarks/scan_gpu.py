@@ -52,14 +52,21 @@ QUICK = {
 # Channels next to each other in memory, as the blocks make them, or tokens.
 LAYOUTS = ("channels", "tokens")
 NAMES = ("y", "u", "dt", "A", "B", "C", "D")  # the values, then the gradients
-TILES = ((16, 16), (16, 32), (32, 8), (32, 16), (32, 32), (64, 8), (64, 16))
-SWEPT = "L 862"
+# Tokens of a chunk, entries of the state in a tile, and its channels at most.
+TILES = (
+    (8, 256, 32), (16, 256, 32), (8, 512, 32), (16, 128, 32), (8, 128, 32),
+    (4, 512, 32),
+)  # fmt: skip
+SWEPT = ("L 862", "L 4096")
 
 MOST_ERROR = 1e-5
 # Entries of the state over all tokens in a float64 run with its gradients.
 MOST_EXACT_UPDATES = 2**26
 COPY_MIB = 1024
 WARM_UP = 3
+# The reference, one kernel after the other for every token, takes seconds; its first
+# run is like its others.
+SLOW_REPEATS = 2
 
 
 # -------------------------------------------------------------------- measuring
@@ -121,14 +128,15 @@ def milliseconds(task: Callable[[], Any]) -> float:
 
 
 def medians(tasks: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Medians over rounds in which the tasks take turns."""
-    for task in tasks.values():
-        for _ in range(WARM_UP):
+    """Medians over rounds in which the tasks take turns; the reference in some."""
+    for name, task in tasks.items():
+        for _ in range(0 if name == "reference" else WARM_UP):
             task()
     times: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(repeats):
+    for index in range(repeats):
         for name, task in tasks.items():
-            times[name].append(milliseconds(task))
+            if name != "reference" or index < SLOW_REPEATS:
+                times[name].append(milliseconds(task))
     return {name: median(values) for name, values in times.items()}
 
 
@@ -143,18 +151,23 @@ def extra_mib(task: Callable[[], Any]) -> float:
     return (peak - before) / MIB
 
 
-def errors(backend: str, shape: Sequence[Any], layout: str) -> dict[str, float]:
-    """Largest difference to a float64 run, over its largest entry."""
+def errors(
+    backends: Sequence[str], shape: Sequence[Any], layout: str
+) -> dict[str, dict[str, float]]:
+    """Largest difference to a float64 run, over its largest entry, by backend."""
     b, d, n, length, reverse = shape
     n_samples = max(1, min(b, MOST_EXACT_UPDATES // (d * n * length)))
     inputs, grad_y = make_inputs((n_samples, *shape[1:]), layout, seed=1)
     exact = [one.detach().double().requires_grad_() for one in inputs]
     truths = both_passes("reference", exact, grad_y.double(), reverse)()
-    found = both_passes(backend, inputs, grad_y, reverse)()
-    return {
-        name: float((got.double() - want).abs().max() / want.abs().max())
-        for name, got, want in zip(NAMES, found, truths, strict=True)
-    }
+    worst = {}
+    for backend in backends:
+        found = both_passes(backend, inputs, grad_y, reverse)()
+        worst[backend] = {
+            name: float((got.double() - want).abs().max() / want.abs().max())
+            for name, got, want in zip(NAMES, found, truths, strict=True)
+        }
+    return worst
 
 
 def copy_bandwidth(repeats: int) -> float:
@@ -179,7 +192,7 @@ def measure(name: str, shape: Sequence[Any], layout: str, repeats: int) -> Cell:
         "forward_ms": medians(values, repeats),
         "both_ms": medians(gradients, repeats),
         "extra_mib": {one: extra_mib(task) for one, task in gradients.items()},
-        "errors": {one: errors(one, shape, layout) for one in backends},
+        "errors": errors(backends, shape, layout),
         "bytes": traffic(shape),
     }
     write(f"{name}, {layout}: {json.dumps(cell['both_ms'])}\n")
@@ -195,20 +208,23 @@ def traffic(shape: Sequence[Any]) -> dict[str, int]:
     return {"forward": 3 * sequence + 2 * map_, "both": 8 * sequence + 6 * map_}
 
 
-def sweep(shape: Sequence[Any], repeats: int) -> list[Cell]:
+def sweep(shapes: dict[str, tuple[Any, ...]], repeats: int) -> list[Cell]:
     """Time the Triton kernels with other tiles."""
-    found, before = [], (triton_backend.CHUNK, triton_backend.CHANNELS)
-    for layout, (tokens, channels) in itertools.product(LAYOUTS, TILES):
-        triton_backend.CHUNK, triton_backend.CHANNELS = tokens, channels
-        inputs, grad_y = make_inputs(shape, layout)
+    found, backend = [], triton_backend
+    before = backend.CHUNK, backend.ENTRIES, backend.CHANNELS
+    for name, layout, tiles in itertools.product(shapes, LAYOUTS, TILES):
+        backend.CHUNK, backend.ENTRIES, backend.CHANNELS = tiles
+        inputs, grad_y = make_inputs(shapes[name], layout)
+        reverse = shapes[name][-1]
         tasks = {
-            "forward_ms": forward("triton", inputs, shape[-1]),
-            "both_ms": both_passes("triton", inputs, grad_y, shape[-1]),
+            "forward_ms": forward("triton", inputs, reverse),
+            "both_ms": both_passes("triton", inputs, grad_y, reverse),
         }
-        cell = {"layout": layout, "tokens": tokens, "channels": channels}
-        found.append({**cell, **medians(tasks, repeats)})
+        cell = dict(zip(("tokens", "entries", "channels"), tiles, strict=True))
+        times = medians(tasks, repeats)
+        found.append({"name": name, "layout": layout, **cell, **times})
         write(f"{found[-1]}\n")
-    triton_backend.CHUNK, triton_backend.CHANNELS = before
+    backend.CHUNK, backend.ENTRIES, backend.CHANNELS = before
     return found
 
 
@@ -252,14 +268,14 @@ def memory_table(cells: list[Cell]) -> list[str]:
 
 def sweep_table(swept: list[Cell]) -> list[str]:
     """Rows of the sweep."""
-    head = ["next to each other", "tokens", "channels", "forward, ms",
-            "both passes, ms"]  # fmt: skip
+    head = ["shape", "next to each other", "tokens of a chunk", "entries of a tile",
+            "its channels at most", "forward, ms", "both passes, ms"]  # fmt: skip
     rows = [
-        [one["layout"], one["tokens"], one["channels"], digits(one["forward_ms"]),
-         digits(one["both_ms"])]
+        [one["name"], one["layout"], one["tokens"], one["entries"], one["channels"],
+         digits(one["forward_ms"]), digits(one["both_ms"])]
         for one in swept
     ]  # fmt: skip
-    return table(head, rows)
+    return table(head, rows, 2)
 
 
 def verdicts(cells: list[Cell]) -> list[str]:
@@ -315,7 +331,8 @@ def report(
         f"{facts['gpu']} with {facts['versions']}.",
         "",
         f"float32, gradients of all inputs; medians of {repeats} rounds between CUDA "
-        "events, in which the backends take turns. Floor: bytes that a scan must move "
+        f"events, in which the backends take turns (the reference in {SLOW_REPEATS}). "
+        "Floor: bytes that a scan must move "
         "(forward u, dt, B, C in and y out; backward those and the gradient of y in, "
         "the gradients of u, dt, B and C out) at the bandwidth of a copy of "
         f"{COPY_MIB} MiB, {bandwidth / 1e9:.0f} GB/s with reads and writes counted. "
@@ -331,7 +348,7 @@ def report(
         "",
     ]
     if swept:
-        page += [f"Other tiles of the Triton kernels at {SWEPT}.", ""]
+        page += ["Other tiles of the Triton kernels.", ""]
         page += [*sweep_table(swept), ""]
     page += [*[f"- {line}" for line in facts["verdicts"]], ""]
     write("\n".join(page))
@@ -360,7 +377,8 @@ def main() -> int:
     ]
     swept = []
     if chosen.sweep and "triton" in available_backends(DEVICE):
-        swept = sweep(shapes.get(SWEPT, next(iter(shapes.values()))), chosen.repeats)
+        names = list(shapes)[:1] if chosen.quick else SWEPT
+        swept = sweep({name: shapes[name] for name in names}, chosen.repeats)
     keep = not chosen.quick and chosen.repeats >= 10
     report(cells, swept, bandwidth, chosen.repeats, keep=keep)
     return 0

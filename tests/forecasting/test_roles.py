@@ -176,7 +176,7 @@ def test_a_network_uses_what_is_known_ahead():
         "unknown": {},
     }.items():
         model = SMambaForecaster(
-            **{**TINY, "max_epochs": 30, "learning_rate": 1e-2, "d_model": 16},
+            **{**TINY, "max_epochs": 40, "learning_rate": 5e-3, "d_model": 16},
             targets="load",
             past_covariates=[],
             calendar=None,

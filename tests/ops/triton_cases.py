@@ -67,6 +67,7 @@ def worst_errors(function, inputs, reverse):
 def small_tiles(monkeypatch):
     monkeypatch.setattr(triton_backend, "CHUNK", 4)
     monkeypatch.setattr(triton_backend, "CHANNELS", 2)
+    monkeypatch.setattr(triton_backend, "FEWEST_CHANNELS", 2)
 
 
 def test_several_chunks_blocks_states_and_directions(small_tiles):

@@ -19,10 +19,13 @@ from sciseq.ops.selective_scan.operators import ScanOperator
 __all__ = ["load"]
 
 # Tokens of a chunk: the forward pass keeps the state before each chunk but the first.
-CHUNK = 32
-# Channels of a block, at most. A thread then has 16 numbers of each quantity, about as
-# many as the registers of the backward pass hold.
-CHANNELS = 16
+CHUNK = 8
+# Entries of the state that a program carries, and its channels, at most. A program is a
+# warp, and the backward pass holds a chunk of states and decays in its registers.
+ENTRIES, CHANNELS = 256, 32
+# Where there are few channels, blocks are made smaller until there are as many programs
+# as a large GPU has multiprocessors.
+PROGRAMS, FEWEST_CHANNELS = 128, 4
 WARPS = 1
 
 
@@ -138,7 +141,7 @@ def _compute_gradients(
     # Sums over samples and blocks are taken here, in a fixed order.
     make = u.new_empty if u.numel() else u.new_zeros
     grad_A, grad_D = make(batch, *A.T.shape), make(batch, u.shape[1])
-    grad_B, grad_C = (make(tiles.blocks, *one.shape) for one in (B, C))
+    grad_B, grad_C = (make(tiles.blocks, *one.mT.shape) for one in (B, C))
     if u.numel():
         _launch(
             "scan_backward",
@@ -158,14 +161,11 @@ def _compute_gradients(
             reverse,
             has_skip=D is not None,
         )
-    return [
-        grad_u,
-        grad_dt,
-        grad_A.sum(0).T.contiguous(),
-        grad_B.sum(0),
-        grad_C.sum(0),
-        grad_D.sum(0),
-    ]
+    grad_B, grad_C = (
+        one[0] if tiles.blocks == 1 else one.sum(0) for one in (grad_B, grad_C)
+    )
+    grad_A = grad_A.sum(0).T.contiguous()
+    return [grad_u, grad_dt, grad_A, grad_B.mT, grad_C.mT, grad_D.sum(0)]
 
 
 def _launch(
@@ -189,14 +189,13 @@ def _launch(
 
 
 def _tiles(u: Tensor, A: Tensor, B: Tensor) -> _Tiles:
-    n_channels = u.shape[1] // B.shape[1]
-    channels = min(CHANNELS, _power_of_two(n_channels))
-    return _Tiles(
-        min(CHUNK, _power_of_two(u.shape[2])),
-        channels,
-        _power_of_two(A.shape[1]),
-        -(-n_channels // channels),
-    )
+    states, n_channels = _power_of_two(A.shape[1]), u.shape[1] // B.shape[1]
+    channels = min(CHANNELS, max(ENTRIES // states, 1), _power_of_two(n_channels))
+    n_programs = u.shape[0] * u.shape[1] // channels
+    while channels > FEWEST_CHANNELS and n_programs < PROGRAMS:
+        channels, n_programs = channels // 2, n_programs * 2
+    tokens = min(CHUNK, _power_of_two(u.shape[2]))
+    return _Tiles(tokens, channels, states, -(-n_channels // channels))
 
 
 def _power_of_two(number: int) -> int:
@@ -224,6 +223,6 @@ _OPERATOR = ScanOperator(
     compute=_compute,
     compute_gradients=_compute_gradients,
     empty_kept=lambda u, A, B, keep: _checkpoints(u, A, keep),
-    empty_map=lambda one: one.new_empty(one.shape),
+    empty_map=lambda one: one.new_empty(one.mT.shape).mT,
     device_types=("cpu", "cuda"),
 )

@@ -1,14 +1,14 @@
 """Selective scan on a GPU: the kernels, in Triton's language.
 
 Axes of the tiles: ``token`` (a chunk of them; ``t`` counts in the direction of the
-group), ``channel`` (a block of one group's channels), ``state`` (padded to a power of
-two).
+group), ``state`` (padded to a power of two), ``channel`` (a block of one group's).
 
-A program is one sample, one group and one block of channels. It goes through the
-chunks one after the other and carries the state; within a chunk all tokens of one state
-are found together by an associative scan over the maps ``h -> a h + b``. A reversed
-group differs in the addresses of its tokens alone. Programs share nothing: sums over
-blocks and samples are left to the caller, in a fixed order.
+A program is one warp: one sample, one group and one block of channels. It goes through
+the tokens one after the other and carries the state in registers; inputs are read and
+outputs are written by chunks of tokens, whose loop is unrolled, so that the rows of a
+chunk are registers, too. A reversed group differs in the addresses of its tokens alone.
+Programs share nothing: sums over blocks and samples are left to the caller, in a fixed
+order.
 """
 
 # Names in a kernel stand for tensors of its own language, which have no Python types.
@@ -21,15 +21,17 @@ try:
     import triton
     import triton.language as tl
 except ImportError:  # The module can be read without; nothing in it can run.
-    triton, tl = None, type("tl", (), {"constexpr": int})
+    triton, tl = None, type("tl", (), {"constexpr": float})
 
 __all__ = ["scan_backward", "scan_forward"]
+
+LOG2_E, LN_2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
 
 # Numbers that vary from call to call should not cause a new compilation. Strides of u,
 # dt, y and their gradients may: channels next to each other are read as such.
 _VARYING = (
-    "A_strides", "B_strides", "C_strides", "D_stride", "batch", "n_groups",
-    "n_channels", "n_states", "length", "reversed_groups",
+    "A_strides", "D_stride", "batch", "n_groups", "n_channels", "length",
+    "reversed_groups",
 )  # fmt: skip
 
 
@@ -42,15 +44,18 @@ def _kernel(function: Any) -> Any:
 
 
 @_kernel
-def _one_after_the_other(decay_1, state_1, decay_2, state_2):
-    # h -> decay h + state, twice
-    return decay_1 * decay_2, decay_2 * state_1 + state_2
+def _or(a, b):
+    return a | b
 
 
 @_kernel
-def _row(matrix, which):
-    # The row of a tile that is marked.
-    return tl.sum(tl.where(which[:, None], matrix, 0.0), 0)
+def _row(tile, which):
+    # The row of a tile that is marked, whatever its axes behind the first. Marks of an
+    # unrolled loop are constants, and or-ing zeros (not adding them, -0.0 + 0.0 being
+    # 0.0) costs nothing then.
+    bits = tl.core.get_int_dtype(tile.dtype.primitive_bitwidth, True)
+    marked = tl.where(which, tile.to(bits, bitcast=True), 0)
+    return tl.reduce(marked, 0, _or).to(tile.dtype, bitcast=True)
 
 
 @_kernel
@@ -76,10 +81,43 @@ def _sequence(array, strides, sample, tokens, channels):
 
 
 @_kernel
-def _map(array, strides, sample, group, n, tokens):
-    # Addresses of one state of B or C.
-    first = array + sample * strides[0] + group * strides[1] + n * strides[2]
-    return first + tokens * strides[3]
+def _token(t, length, is_reversed):
+    # Behind the end it is the last one again: steps of zero make nothing of it.
+    t = tl.minimum(t, length - 1)
+    return is_reversed * (length - 1 - 2 * t) + t
+
+
+@_kernel
+def _rate(A, strides, states, channels, is_entry):
+    # A in the base 2, which the hardware's exponential has.
+    at = (states * strides[1])[:, None] + (channels * strides[0])[None, :]
+    return tl.load(A + at, is_entry, 0.0) * LOG2_E
+
+
+@_kernel
+def _kept(row, n_states, n_channels, states, channels):
+    # Addresses of a (state, channel) tile of a checkpoint.
+    return ((row * n_states + states) * n_channels)[:, None] + channels[None, :]
+
+
+@_kernel
+def _inputs(
+    u, u_strides, dt, dt_strides, sample, t, length, is_reversed, channels, is_channel
+):  # fmt: skip
+    # A chunk of u and dt, its tokens, and which entries are there. Tokens that are not
+    # there have steps of zero, and change nothing.
+    tokens = is_reversed * (length - 1 - 2 * t) + t
+    here = (t < length)[:, None] & is_channel[None, :]
+    u_all = tl.load(_sequence(u, u_strides, sample, tokens, channels), here, 0.0)
+    dt_all = tl.load(_sequence(dt, dt_strides, sample, tokens, channels), here, 0.0)
+    return u_all, dt_all, tokens, here
+
+
+@_kernel
+def _maps(array, strides, sample, group, states, token):
+    # Addresses of all states of B or C at one token.
+    first = array + sample * strides[0] + group * strides[1] + token * strides[3]
+    return first + states * strides[2]
 
 
 @_kernel
@@ -87,7 +125,7 @@ def scan_forward(
     u, u_strides, dt, dt_strides, A, A_strides, B, B_strides, C, C_strides,
     D, D_stride, y, y_strides,
     checkpoints,  # batch, chunk but the first, state, channel
-    n_groups, n_channels, n_states, length, reversed_groups,
+    n_groups, n_channels, n_states: tl.constexpr, length, reversed_groups,
     has_skip: tl.constexpr, keeps: tl.constexpr,
     chunk_size: tl.constexpr, block_size: tl.constexpr, state_size: tl.constexpr,
 ):  # fmt: skip
@@ -96,53 +134,51 @@ def scan_forward(
     is_channel = in_group < n_channels
     channels = group * n_channels + in_group
     is_reversed = (reversed_groups >> group) & 1
-    step = 1 - 2 * is_reversed
     in_chunk = tl.arange(0, chunk_size)
-    is_last = in_chunk == chunk_size - 1
     states = tl.arange(0, state_size)
+    is_state = states < n_states
+    is_entry = is_state[:, None] & is_channel[None, :]
     n_chunks = tl.cdiv(length, chunk_size)
-    dtype = u.dtype.element_ty
 
-    carried = tl.zeros((state_size, block_size), dtype)
+    rate = _rate(A, A_strides, states, channels, is_entry)
+    h = tl.zeros((state_size, block_size), u.dtype.element_ty)
     if has_skip:
         skip = tl.load(D + channels * D_stride, is_channel, 0.0)
+    u_next, dt_next, tokens_next, here_next = _inputs(
+        u, u_strides, dt, dt_strides, sample, in_chunk, length, is_reversed,
+        channels, is_channel,
+    )  # fmt: skip
     for chunk in range(n_chunks):
         if keeps:
             if chunk > 0:
-                rows = (sample * (n_chunks - 1) + chunk - 1) * n_states + states
-                tl.store(
-                    checkpoints
-                    + (rows * n_groups * n_channels)[:, None]
-                    + channels[None, :],
-                    carried,
-                    (states < n_states)[:, None] & is_channel[None, :],
-                )
-        t = chunk * chunk_size + in_chunk
-        is_token = t < length
-        tokens = is_reversed * (length - 1) + step * t
-        here = is_token[:, None] & is_channel[None, :]
-        # Tokens that are not there have steps of zero, and change nothing.
-        u_t = tl.load(_sequence(u, u_strides, sample, tokens, channels), here, 0.0)
-        dt_t = tl.load(_sequence(dt, dt_strides, sample, tokens, channels), here, 0.0)
-        x_t = dt_t * u_t
-        y_t = tl.zeros((chunk_size, block_size), dtype)
+                row = sample * (n_chunks - 1) + chunk - 1
+                kept = _kept(row, n_states, n_groups * n_channels, states, channels)
+                tl.store(checkpoints + kept, h, is_entry)
+        # The next chunk is asked for while this one is computed.
+        u_all, dt_all, tokens, here = u_next, dt_next, tokens_next, here_next
+        t = (chunk + 1) * chunk_size + in_chunk
+        u_next, dt_next, tokens_next, here_next = _inputs(
+            u, u_strides, dt, dt_strides, sample, t, length, is_reversed,
+            channels, is_channel,
+        )  # fmt: skip
+        y_all = tl.zeros((chunk_size, block_size), u.dtype.element_ty)
         if has_skip:
-            y_t += skip[None, :] * u_t
-        for n in range(n_states):
-            rate = tl.load(
-                A + channels * A_strides[0] + n * A_strides[1], is_channel, 0.0
+            y_all += skip[None, :] * u_all
+        for i in tl.static_range(chunk_size):
+            is_now = in_chunk[:, None] == i
+            token = _token(chunk * chunk_size + i, length, is_reversed)
+            B_t = tl.load(
+                _maps(B, B_strides, sample, group, states, token), is_state, 0.0
             )
-            B_t = tl.load(_map(B, B_strides, sample, group, n, tokens), is_token, 0.0)
-            C_t = tl.load(_map(C, C_strides, sample, group, n, tokens), is_token, 0.0)
-            a_t = tl.exp(dt_t * rate[None, :])
-            decay, h_t = tl.associative_scan(
-                (a_t, x_t * B_t[:, None]), 0, _one_after_the_other
+            C_t = tl.load(
+                _maps(C, C_strides, sample, group, states, token), is_state, 0.0
             )
-            h_t += decay * _row(carried, states == n)[None, :]
-            y_t += h_t * C_t[:, None]
-            last = _row(h_t, is_last)
-            carried = tl.where((states == n)[:, None], last[None, :], carried)
-        tl.store(_sequence(y, y_strides, sample, tokens, channels), y_t, here)
+            u_t, dt_t = _row(u_all, is_now), _row(dt_all, is_now)
+            x_t = dt_t * u_t
+            h = tl.exp2(dt_t[None, :] * rate) * h + x_t[None, :] * B_t[:, None]
+            y_t = tl.sum(h * C_t[:, None], 0)
+            y_all = tl.where(is_now, y_all + y_t[None, :], y_all)
+        tl.store(_sequence(y, y_strides, sample, tokens, channels), y_all, here)
 
 
 @_kernel
@@ -152,9 +188,9 @@ def scan_backward(
     D, D_stride, checkpoints,
     grad_u, grad_u_strides, grad_dt, grad_dt_strides,
     grad_A,  # batch, state, channel
-    grad_B, grad_C,  # block, batch, group, state, length
+    grad_B, grad_C,  # block, batch, group, length, state
     grad_D,  # batch, channel
-    batch, n_groups, n_channels, n_states, length, reversed_groups,
+    batch, n_groups, n_channels, n_states: tl.constexpr, length, reversed_groups,
     has_skip: tl.constexpr,
     chunk_size: tl.constexpr, block_size: tl.constexpr, state_size: tl.constexpr,
 ):  # fmt: skip
@@ -162,102 +198,103 @@ def scan_backward(
 
     With g the gradient of h_t from all later outputs, and m_t = a_t h_{t-1}:
 
-        m_t = a_t m_{t-1} + a_t x_{t-1} B_{t-1},    g_t = a_{t+1} g_{t+1} + gy_t C_t
+        h_t = m_t + x_t B_t,    g_t = a_{t+1} g_{t+1} + gy_t C_t
         gC_t = gy_t h_t, gB_t = g_t x_t, gx_t = g_t B_t, gdt_t = g_t m_t A
 
-    Finding m instead of h spares the difference h_t - x_t B_t, which has no digits left
-    where the decay is strong.
+    m is found in the order of the tokens from the state before the chunk, and kept for
+    the way back. Keeping m instead of h spares the difference h_t - x_t B_t, which has
+    no digits left where the decay is strong.
     """
     sample, group, block, in_group = _place(n_groups, n_channels, block_size)
     is_channel = in_group < n_channels
     channels = group * n_channels + in_group
     is_reversed = (reversed_groups >> group) & 1
-    step = 1 - 2 * is_reversed
     in_chunk = tl.arange(0, chunk_size)
-    is_first, is_last = in_chunk == 0, in_chunk == chunk_size - 1
     states = tl.arange(0, state_size)
+    is_state = states < n_states
+    is_entry = is_state[:, None] & is_channel[None, :]
     n_chunks = tl.cdiv(length, chunk_size)
     dtype = u.dtype.element_ty
 
-    # What is carried is g of the first token of a chunk.
-    carried = tl.zeros((state_size, block_size), dtype)
+    rate = _rate(A, A_strides, states, channels, is_entry)
+    g = tl.zeros((state_size, block_size), dtype)  # a_{t+1} g_{t+1} between tokens
     sum_A = tl.zeros((state_size, block_size), dtype)
     sum_D = tl.zeros((block_size,), dtype)
     if has_skip:
         skip = tl.load(D + channels * D_stride, is_channel, 0.0)
     for index in range(n_chunks):
         chunk = n_chunks - 1 - index
-        n_kept = tl.where(chunk > 0, n_channels, 0)
-        t = chunk * chunk_size + in_chunk
-        is_token, has_previous = t < length, (t > 0) & (t < length)
-        tokens = is_reversed * (length - 1) + step * t
-        here = is_token[:, None] & is_channel[None, :]
-        before = has_previous[:, None] & is_channel[None, :]
-        after = (t + 1 < length)[:, None] & is_channel[None, :]
-        gy_t = tl.load(
+        u_all, dt_all, tokens, here = _inputs(
+            u, u_strides, dt, dt_strides, sample, chunk * chunk_size + in_chunk,
+            length, is_reversed, channels, is_channel,
+        )  # fmt: skip
+        gy_all = tl.load(
             _sequence(grad_y, grad_y_strides, sample, tokens, channels), here, 0.0
         )
-        u_at = _sequence(u, u_strides, sample, tokens, channels)
-        dt_at = _sequence(dt, dt_strides, sample, tokens, channels)
-        u_t, dt_t = tl.load(u_at, here, 0.0), tl.load(dt_at, here, 0.0)
-        dt_next = tl.load(dt_at + step * dt_strides[2], after, 0.0)
-        x_t = dt_t * u_t
-        x_previous = tl.load(u_at - step * u_strides[2], before, 0.0) * tl.load(
-            dt_at - step * dt_strides[2], before, 0.0
-        )
-        gx_t = tl.zeros((chunk_size, block_size), dtype)
-        gdt_t = tl.zeros((chunk_size, block_size), dtype)
-        for n in range(n_states):
-            rate = tl.load(
-                A + channels * A_strides[0] + n * A_strides[1], is_channel, 0.0
+        row = sample * (n_chunks - 1) + chunk - 1
+        kept = _kept(row, n_states, n_groups * n_channels, states, channels)
+        n_kept = tl.where(chunk > 0, n_states, 0)
+        h = tl.load(checkpoints + kept, is_entry & (states < n_kept)[:, None], 0.0)
+        m_all = tl.zeros((chunk_size, state_size, block_size), dtype)
+        for i in tl.static_range(chunk_size):
+            is_now = in_chunk[:, None] == i
+            token = _token(chunk * chunk_size + i, length, is_reversed)
+            B_t = tl.load(
+                _maps(B, B_strides, sample, group, states, token), is_state, 0.0
             )
-            B_at = _map(B, B_strides, sample, group, n, tokens)
-            B_t = tl.load(B_at, is_token, 0.0)
-            B_previous = tl.load(B_at - step * B_strides[3], has_previous, 0.0)
-            C_t = tl.load(_map(C, C_strides, sample, group, n, tokens), is_token, 0.0)
-            row = (sample * (n_chunks - 1) + chunk - 1) * n_states + n
-            start = tl.load(
-                checkpoints + row * n_groups * n_channels + channels,
-                in_group < n_kept,
-                0.0,
+            u_t, dt_t = _row(u_all, is_now), _row(dt_all, is_now)
+            x_t = dt_t * u_t
+            m_t = tl.exp2(dt_t[None, :] * rate) * h
+            m_all = tl.where(is_now[:, :, None], m_t[None, :, :], m_all)
+            h = m_t + x_t[None, :] * B_t[:, None]
+        gx_all = tl.zeros((chunk_size, block_size), dtype)
+        gdt_all = tl.zeros((chunk_size, block_size), dtype)
+        token = _token(chunk * chunk_size + chunk_size - 1, length, is_reversed)
+        B_t = tl.load(_maps(B, B_strides, sample, group, states, token), is_state, 0.0)
+        C_t = tl.load(_maps(C, C_strides, sample, group, states, token), is_state, 0.0)
+        for i in tl.static_range(chunk_size - 1, -1, -1):
+            is_now = in_chunk[:, None] == i
+            token = _token(chunk * chunk_size + i, length, is_reversed)
+            # What the next step needs is asked for before this one writes anything,
+            # because a read cannot pass a write.
+            before = _token(
+                tl.maximum(chunk * chunk_size + i - 1, 0), length, is_reversed
             )
-            a_t = tl.exp(dt_t * rate[None, :])
-            a_next = tl.exp(dt_next * rate[None, :])
-            previous = tl.where(
-                is_first[:, None], start[None, :], x_previous * B_previous[:, None]
+            B_next = tl.load(
+                _maps(B, B_strides, sample, group, states, before), is_state, 0.0
             )
-            _, m_t = tl.associative_scan((a_t, a_t * previous), 0, _one_after_the_other)
-            h_t = m_t + x_t * B_t[:, None]
-            from_next = a_next * _row(carried, states == n)[None, :]
-            g_t = gy_t * C_t[:, None] + tl.where(is_last[:, None], from_next, 0.0)
-            _, g_t = tl.associative_scan(
-                (a_next, g_t), 0, _one_after_the_other, reverse=True
+            C_next = tl.load(
+                _maps(C, C_strides, sample, group, states, before), is_state, 0.0
             )
-            w_t = g_t * m_t
-            gx_t += g_t * B_t[:, None]
-            gdt_t += w_t * rate[None, :]
-            sum_n = tl.sum(w_t * dt_t, 0)
-            sum_A += tl.where((states == n)[:, None], sum_n[None, :], 0.0)
-            first = _row(g_t, is_first)
-            carried = tl.where((states == n)[:, None], first[None, :], carried)
-            row = ((block * batch + sample) * n_groups + group) * n_states + n
-            tl.store(grad_B + row * length + tokens, tl.sum(g_t * x_t, 1), is_token)
-            tl.store(grad_C + row * length + tokens, tl.sum(gy_t * h_t, 1), is_token)
-        sum_D += tl.sum(gy_t * u_t, 0)
-        gdt_t += gx_t * u_t
-        gx_t *= dt_t
+            u_t, dt_t = _row(u_all, is_now), _row(dt_all, is_now)
+            gy_t = _row(gy_all, is_now)
+            m_t = _row(m_all, is_now[:, :, None])
+            x_t = dt_t * u_t
+            g += gy_t[None, :] * C_t[:, None]
+            h_t = m_t + x_t[None, :] * B_t[:, None]
+            w_t = g * m_t
+            sum_A += w_t * dt_t[None, :]
+            gx_t, gdt_t = tl.sum(g * B_t[:, None], 0), tl.sum(w_t * rate, 0)
+            gx_all = tl.where(is_now, gx_t[None, :], gx_all)
+            gdt_all = tl.where(is_now, gdt_t[None, :], gdt_all)
+            there = states < tl.where(chunk * chunk_size + i < length, n_states, 0)
+            row = ((block * batch + sample) * n_groups + group) * length + token
+            at = row * n_states + states
+            tl.store(grad_B + at, tl.sum(g * x_t[None, :], 1), there)
+            tl.store(grad_C + at, tl.sum(gy_t[None, :] * h_t, 1), there)
+            g *= tl.exp2(dt_t[None, :] * rate)
+            B_t, C_t = B_next, C_next
+        sum_D += tl.sum(gy_all * u_all, 0)
+        gdt_all = gdt_all * LN_2 + gx_all * u_all
+        gx_all *= dt_all
         if has_skip:
-            gx_t += skip[None, :] * gy_t
+            gx_all += skip[None, :] * gy_all
         tl.store(
-            _sequence(grad_u, grad_u_strides, sample, tokens, channels), gx_t, here
+            _sequence(grad_u, grad_u_strides, sample, tokens, channels), gx_all, here
         )
         tl.store(
-            _sequence(grad_dt, grad_dt_strides, sample, tokens, channels), gdt_t, here
+            _sequence(grad_dt, grad_dt_strides, sample, tokens, channels), gdt_all, here
         )
+    kept = _kept(sample, n_states, n_groups * n_channels, states, channels)
+    tl.store(grad_A + kept, sum_A, is_entry)
     tl.store(grad_D + sample * n_groups * n_channels + channels, sum_D, is_channel)
-    rows = sample * n_states + states
-    tl.store(
-        grad_A + (rows * n_groups * n_channels)[:, None] + channels[None, :],
-        sum_A,
-        (states < n_states)[:, None] & is_channel[None, :],
-    )
