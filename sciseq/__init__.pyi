@@ -15,5 +15,6 @@ from sciseq.forecasting.statsmodels_forecaster import StatsmodelsForecaster as S
 from sciseq.forecasting.window_forecaster import WindowForecaster as WindowForecaster
 from sciseq.persistence import load as load
 from sciseq.pipeline import ForecastPipeline as ForecastPipeline
+from sciseq.sequencing.sequencer import PeptideSequencer as PeptideSequencer
 
 __version__: str

@@ -146,6 +146,15 @@ METHODS: tuple[Method, ...] = (
         card="forecasting §6",
         data="forecasting",
     ),
+    Method(
+        name="peptide-sequencer",
+        target="sciseq.sequencing.sequencer:PeptideSequencer",
+        title="Peptides from mass spectra: hybrid autoregressive and CTC decoder",
+        paper="arXiv:2510.08169",
+        card="peptide §10",
+        data="sequencing",
+        status="experimental",
+    ),
 )
 
 

@@ -108,7 +108,7 @@ class TorchEstimator(SequenceEstimator):
     verbose: int
     checkpoint_dir: str | os.PathLike[str] | None
     memory_limit: str | int | None
-    compile: bool
+    compile: bool = False
 
     network_: nn.Module
 
@@ -132,11 +132,13 @@ class TorchEstimator(SequenceEstimator):
         *,
         tokens_per_item: int,
         fingerprint: str,
-        refit_epochs: int | None = None,
+        epochs: int | None = None,
+        run: str = "",
     ) -> None:
         """Build and train the network; sets ``network_`` and what is known of it.
 
-        With ``refit_epochs`` this is the second training of a fit, on all rows.
+        A fit that trains more than once names its later runs, and says how many
+        ``epochs`` they have instead of ``max_epochs``.
         """
         seed = resolve_seed(self.random_state)
         network = build_network(self._make_network, generator_for(seed, "weights"))
@@ -144,16 +146,14 @@ class TorchEstimator(SequenceEstimator):
             network = network.double()
         self._load_initial_weights(network)
         self.n_parameters_ = sum(one.numel() for one in network.parameters())
-        epochs = self.max_epochs if refit_epochs is None else refit_epochs
+        epochs = self.max_epochs if epochs is None else epochs
         batches = make_batches(torch.device("cpu"))
         device = resolve_device(
             self.device,
             work=6.0 * self.n_parameters_ * tokens_per_item * epochs * _items(batches),
             precision=self.precision,
         )
-        options = self._training_options(
-            seed, device, epochs, fingerprint, is_refit=refit_epochs is not None
-        )
+        options = self._training_options(seed, device, epochs, fingerprint, run=run)
         if device.type != "cpu":
             with out_of_memory_named("the training data", device):
                 batches = make_batches(device)
@@ -192,7 +192,7 @@ class TorchEstimator(SequenceEstimator):
         epochs: int,
         fingerprint: str,
         *,
-        is_refit: bool,
+        run: str,
     ) -> TrainingOptions:
         schedule, limit = SCHEDULES[self.learning_rate_schedule], self.memory_limit
         folder = None if self.checkpoint_dir is None else Path(self.checkpoint_dir)
@@ -207,8 +207,8 @@ class TorchEstimator(SequenceEstimator):
             device=device,
             precision=self.precision,
             verbose=int(self.verbose),
-            # One folder holds one run; the second training of a fit is another run.
-            checkpoint_dir=folder / "refit" if folder and is_refit else folder,
+            # One folder holds one run.
+            checkpoint_dir=folder / run if folder and run else folder,
             fingerprint=self._fingerprint(fingerprint),
             memory_limit=limit if limit is None else parse_bytes(limit),
             compile=bool(self.compile),

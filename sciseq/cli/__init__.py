@@ -1,4 +1,4 @@
-"""The command line: ``sciseq forecast``, ``sciseq methods``, ``sciseq datasets``.
+"""The command line: ``sciseq forecast``, ``sequence``, ``methods``, ``datasets``.
 
 Exit codes:
 

@@ -11,6 +11,7 @@ import typer
 
 from sciseq import __version__
 from sciseq.cli.boundary import reported
+from sciseq.cli.sequence import sequence
 from sciseq.errors import InputError, nearest_name
 from sciseq.registry import METHODS
 
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(sequence)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

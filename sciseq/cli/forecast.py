@@ -1,7 +1,6 @@
 """The command ``sciseq forecast``: read, fit, forecast, compare, write."""
 
 import importlib
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 
 from sciseq.cli.boundary import say
 from sciseq.cli.outputs import check_outputs, write_outputs
+from sciseq.cli.settings import parse_settings
 from sciseq.errors import InputError, nearest_name
 from sciseq.registry import METHODS, Method
 
@@ -64,7 +64,7 @@ def run_forecast(request: ForecastRequest) -> None:
         Before any work where possible; nothing was written.
     """
     method = _method(request.model)
-    settings = _parse_settings(request.settings)
+    settings = parse_settings(request.settings, _OPTIONS)
     _check_request(request)
     outputs = {
         "out": request.out,
@@ -155,30 +155,6 @@ def _method(name: str) -> Method:
         where="--model",
         hint=nearest_name(name, names) or "`sciseq methods` lists them.",
     )
-
-
-def _parse_settings(settings: list[str]) -> dict[str, Any]:
-    parsed: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        name = name.strip()
-        if not equals or not name:
-            raise InputError(
-                f"{setting!r} is not a setting",
-                where="--set",
-                hint="Write --set name=value, for example --set d_model=64.",
-            )
-        if name in _OPTIONS:
-            raise InputError(
-                f"{name!r} has an option of its own",
-                where="--set",
-                hint=f"Use {_OPTIONS[name]}.",
-            )
-        try:
-            parsed[name] = json.loads(value)
-        except json.JSONDecodeError:
-            parsed[name] = value
-    return parsed
 
 
 def _check_request(request: ForecastRequest) -> None:

@@ -12,7 +12,7 @@ from sciseq.errors import (
     UnsafeFileError,
 )
 
-__all__ = ["check_outputs", "write_outputs"]
+__all__ = ["check_file", "check_outputs", "write_outputs"]
 
 
 def check_outputs(
@@ -36,12 +36,12 @@ def check_outputs(
         from sciseq.data.table_files import table_kind
 
         table_kind(out)
-        _check_file(out, data, "--out")
+        check_file(out, data, "--out")
     if plot is not None:
         from sciseq.plotting import check_figure_path
 
         check_figure_path(plot)
-        _check_file(plot, data, "--plot")
+        check_file(plot, data, "--plot")
     if save_model is not None:
         _check_folder_of(save_model, "--save-model")
         if save_model.exists() and not _is_empty_folder(save_model):
@@ -86,7 +86,23 @@ def write_outputs(
             model.save(save_model, overwrite=True)
 
 
-def _check_file(path: Path, data: Path, option: str) -> None:
+def check_file(path: Path, data: Path, option: str) -> None:
+    """Refuse an output file that cannot be written, or that holds the input.
+
+    Parameters
+    ----------
+    path : path-like
+        Where to write.
+    data : path-like
+        The input.
+    option : str
+        Option that named ``path``.
+
+    Raises
+    ------
+    InputError
+        When it is a folder, the input itself, or in a folder that is not there.
+    """
     _check_folder_of(path, option)
     if path.is_dir():
         raise InputError(f"{path} is a folder, a file name is needed", where=option)

@@ -223,7 +223,8 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
             tokens_per_item=self._n_tokens(self._n_variates),
             # The hash reads all data once; without checkpoints nobody asks for it.
             fingerprint=data_fingerprint(arrays) if self.checkpoint_dir else "",
-            refit_epochs=refit_epochs,
+            epochs=refit_epochs,
+            run="" if refit_epochs is None else "refit",
         )
 
     def _warn_of_lost_digits(self, training: WindowSet) -> None:

@@ -44,8 +44,8 @@ class MultiHeadSelfAttention(nn.Module):
 
     Notes
     -----
-    Card: forecasting §0.4. No mask and no positions: permuting the tokens permutes the
-    output. Torch's own attention kernel draws its dropout from the global random
+    Card: forecasting §0.4. No positions: permuting the tokens permutes the output.
+    Torch's own attention kernel draws its dropout from the global random
     state, so while training with dropout the weights are computed one by one; that
     takes ``batch * n_heads * n_tokens**2`` numbers. Without dropout, and when
     predicting, the kernel is used.
@@ -71,25 +71,32 @@ class MultiHeadSelfAttention(nn.Module):
         self.out = nn.Linear(d_model, d_model)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Let tokens (batch, token, d_model) read each other; the shape is kept."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Let tokens (batch, token, d_model) read each other; the shape is kept.
+
+        ``mask``, broadcastable to (batch, head, token, token), is True where a token
+        may read another; every token must read something.
+        """
         n_batch, n_tokens, d_model = x.shape
         heads = self.qkv(x).view(n_batch, n_tokens, 3, self.n_heads, -1)
         heads = heads.permute(2, 0, 3, 1, 4)  # (3, batch, head, token, width)
         if self.training and self.dropout.p > 0:
-            y = self._attend_with_dropout(heads)
+            y = self._attend_with_dropout(heads, mask)
         else:
             q, k, v = heads.unbind()
-            y = F.scaled_dot_product_attention(q, k, v)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         # (batch, head, token, width) to (batch, token, d_model)
         output: Tensor = self.out(y.transpose(1, 2).reshape(n_batch, n_tokens, d_model))
         return output
 
-    def _attend_with_dropout(self, heads: Tensor) -> Tensor:
+    def _attend_with_dropout(self, heads: Tensor, mask: Tensor | None) -> Tensor:
         q, k, v = heads.flatten(1, 2).unbind()  # (batch * head, token, width) each
         scale = 1 / math.sqrt(q.shape[-1])
         # With beta=0 the first argument gives no more than the shape and type.
         scores = torch.baddbmm(q.new_empty(()), q, k.mT, beta=0, alpha=scale)
+        if mask is not None:
+            by_head = scores.view(*heads.shape[1:4], -1)
+            scores = by_head.masked_fill(~mask, -math.inf).flatten(0, 1)
         y: Tensor = self.dropout(_softmax(scores)) @ v
         return y.view(heads.shape[1:])
 
@@ -158,14 +165,17 @@ class TransformerLayer(nn.Module):
         self.norm2 = nn.LayerNorm(d_model)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens (batch, token, d_model) to tokens of the same shape."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map tokens (batch, token, d_model) to tokens of the same shape.
+
+        ``mask`` as in :class:`MultiHeadSelfAttention`.
+        """
         output: Tensor
         if self.pre_norm:
-            a = x + self.dropout(self.attention(self.norm1(x)))
+            a = x + self.dropout(self.attention(self.norm1(x), mask))
             output = a + self.feed_forward(self.norm2(a))
         else:
-            a = self.norm1(x + self.dropout(self.attention(x)))
+            a = self.norm1(x + self.dropout(self.attention(x, mask)))
             output = self.norm2(a + self.feed_forward(a))
         return output
 
@@ -239,8 +249,11 @@ class TransformerEncoder(nn.Module):
             for layer in self.layers[1:]:
                 layer.load_state_dict(first)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens (batch, token, d_model) to tokens of the same shape."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map tokens (batch, token, d_model) to tokens of the same shape.
+
+        ``mask`` as in :class:`MultiHeadSelfAttention`.
+        """
         for layer in self.layers:
-            x = layer(x)
+            x = layer(x, mask)
         return x

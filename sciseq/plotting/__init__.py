@@ -1,4 +1,4 @@
-"""Pictures of forecasts, errors, explanations and training.
+"""Pictures of forecasts, errors, explanations, spectra and training.
 
 Every picture takes ``ax``: it draws there and gives back what it was given. Without
 ``ax`` it makes a figure of its own, without pyplot, and gives back the new axes, whose
@@ -24,6 +24,11 @@ from sciseq.plotting.explanations import (
 from sciseq.plotting.fans import plot_backtest_fan
 from sciseq.plotting.forecasts import plot_forecast
 from sciseq.plotting.panels import MAX_PANELS, AxesArray
+from sciseq.plotting.peptides import (
+    plot_precision_coverage,
+    plot_residue_confidence,
+)
+from sciseq.plotting.spectra import plot_mirror, plot_spectrum
 from sciseq.plotting.training import plot_history
 
 __all__ = [
@@ -38,6 +43,10 @@ __all__ = [
     "plot_gates",
     "plot_history",
     "plot_importance",
+    "plot_mirror",
+    "plot_precision_coverage",
+    "plot_residue_confidence",
+    "plot_spectrum",
     "plot_variate_heatmap",
     "save_figure",
 ]

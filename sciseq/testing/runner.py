@@ -1,5 +1,6 @@
 """Run a battery of checks on an estimator and count what was run."""
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,17 +9,24 @@ from typing import Any
 from sklearn.base import clone
 
 from sciseq.errors import InputError, nearest_name
+from sciseq.testing.samples import Samples
 
 __all__ = ["Check", "CheckResult", "SkipCheck", "check_estimator", "checks_for"]
 
 Check = Callable[[Any], None]
 
-# Modules of checks by kind of data; other kinds join when their estimators come.
-_BATTERIES: dict[str, tuple[str, ...]] = {
+_SHARED = "sciseq.testing.estimator_checks"
+
+# By kind of data: the module with the samples of the shared checks, then those with
+# the kind's own checks. Other kinds join when their estimators come.
+_BATTERIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "forecaster": (
-        "sciseq.testing.estimator_checks",
-        "sciseq.testing.forecaster_checks",
-        "sciseq.testing.container_checks",
+        "sciseq.testing.tables",
+        ("sciseq.testing.forecaster_checks", "sciseq.testing.container_checks"),
+    ),
+    "sequencer": (
+        "sciseq.testing.spectra",
+        ("sciseq.testing.sequencer_checks", "sciseq.testing.spectrum_checks"),
     ),
 }
 
@@ -54,7 +62,7 @@ def checks_for(kind: str) -> dict[str, Check]:
 
     Parameters
     ----------
-    kind : {"forecaster"}
+    kind : {"forecaster", "sequencer"}
         Kind of estimator.
 
     Examples
@@ -68,11 +76,23 @@ def checks_for(kind: str) -> dict[str, Check]:
             where="kind",
             hint=nearest_name(kind, _BATTERIES) or None,
         )
-    return {
+    source, modules = _BATTERIES[kind]
+    samples = importlib.import_module(source).SAMPLES
+    shared = importlib.import_module(_SHARED)
+    checks = {name: _bind(getattr(shared, name), samples) for name in shared.__all__}
+    return checks | {
         name: getattr(module, name)
-        for module in map(importlib.import_module, _BATTERIES[kind])
+        for module in map(importlib.import_module, modules)
         for name in module.__all__
     }
+
+
+def _bind(check: Callable[[Any, Samples], None], samples: Samples) -> Check:
+    @functools.wraps(check)
+    def bound(estimator: Any) -> None:
+        check(estimator, samples)
+
+    return bound
 
 
 def check_estimator(
@@ -88,9 +108,11 @@ def check_estimator(
     ----------
     estimator : estimator
         A small instance, quick to fit: for forecasters ``lookback`` of at most 8 and
-        ``horizon`` of at most 4.
-    kind : {"forecaster"}, default="forecaster"
-        Which battery.
+        ``horizon`` of at most 4; for sequencers one that learns a little from four
+        spectra of peptides of 7 to 9 residues.
+    kind : {"forecaster", "sequencer"}, default="forecaster"
+        Which battery: estimators that forecast tables, or that read peptides from
+        spectra.
     expected_failures : mapping, optional
         Names of checks that are known to fail, with the reason. One that passes after
         all counts as failed, so that the list stays true.

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from sciseq.errors import SciSeqError, SciSeqWarning
+from sciseq.testing.samples import Samples
 
-__all__ = ["close", "frame", "panel", "quiet", "refuses", "same", "values"]
+__all__ = ["SAMPLES", "close", "frame", "panel", "quiet", "refuses", "same", "values"]
 
 N_ROWS = 60
 
@@ -71,3 +72,28 @@ def close(first: Any, second: Any) -> None:
     np.testing.assert_allclose(
         np.asarray(first), np.asarray(second), rtol=1e-5, atol=1e-6
     )
+
+
+def _locked() -> npt.NDArray[np.float64]:
+    table = values()
+    table.setflags(write=False)
+    return table
+
+
+def _same_forecasts(first: Any, second: Any) -> None:
+    same(first, second)
+    assert first.index.equals(second.index)
+
+
+SAMPLES = Samples(
+    training=frame,
+    locked=_locked,
+    others=lambda: frame(40),
+    empty=lambda: frame().iloc[:0],
+    broken=lambda: frame().assign(a=np.inf),
+    fault="inf",
+    predict=lambda model, *data: model.predict(*data),
+    same=_same_forecasts,
+    contents=lambda table: table.to_dict("tight"),
+)
+"""Tables for the checks that every kind of estimator shares."""

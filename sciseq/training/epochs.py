@@ -82,8 +82,7 @@ class Epochs:
         """
         started = time.perf_counter()
         rate = self.options.learning_rate * self.options.schedule(epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self._set_rate(rate)
         place = f"epoch {epoch}, learning rate {rate:.6g}"
         record: dict[str, float] = {"epoch": epoch}
         # An autocast around the caller would reach the backward pass.
@@ -117,8 +116,10 @@ class Epochs:
         order = torch.randperm(self.training.n_items, generator=shuffle).to(device)
         dropout = generator_for(seed, "dropout", epoch, device=device)
         steps = []
+        batches = torch.split(order, self.options.batch_size)
         with self._in_training(dropout), self._row_wise() as rows:
-            for indices in torch.split(order, self.options.batch_size):
+            for number, indices in enumerate(batches, (epoch - 1) * len(batches)):
+                self._begin_step(epoch, number, self.options.max_epochs * len(batches))
                 steps.append(self._step(indices, dropout, rows))
                 reporter.step_done()
         sums, counts, norms = map(_on_host, zip(*steps, strict=True))
@@ -126,6 +127,18 @@ class Epochs:
         self._check_finite(quantities, order, self.options.batch_size, place)
         self._check_weights(place)
         return _mean(sums, counts, "training")
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _begin_step(self, epoch: int, number: int, n_steps: int) -> None:
+        options = self.options
+        if options.step_schedule is not None:
+            rate = options.learning_rate * options.schedule(epoch)
+            self._set_rate(rate * options.step_schedule(number / n_steps))
+        if options.on_step is not None:
+            options.on_step(number, n_steps)
 
     @contextlib.contextmanager
     def _in_training(self, dropout: torch.Generator) -> Iterator[None]:

@@ -56,6 +56,12 @@ class TrainingOptions:
         the best; None never stops early, and neither does training without validation.
     schedule : callable
         From the epoch, counted from 1, to a factor on ``learning_rate``.
+    step_schedule : callable, optional
+        From the share of all steps that is done, in [0, 1), to another factor; the
+        steps of ``max_epochs`` epochs count.
+    on_step : callable, optional
+        Called before every training step with its number, counted from 0 through all
+        epochs, and the number of steps of ``max_epochs`` epochs.
     seed : int
         Seed of shuffling and dropout, from :func:`~sciseq.training.resolve_seed`.
     device : torch.device
@@ -98,6 +104,8 @@ class TrainingOptions:
     schedule: Callable[[int], float]
     seed: int
     device: torch.device
+    step_schedule: Callable[[float], float] | None = None
+    on_step: Callable[[int, int], None] | None = None
     weight_decay: float = 0.0
     gradient_clip: float | None = None
     precision: str = "float32"

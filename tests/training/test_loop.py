@@ -392,3 +392,45 @@ def test_an_accelerator_learns_what_the_cpu_learns(
     tolerance = 1e-4 if precision == "float32" else 3e-2
     assert result.best_loss == pytest.approx(expected.best_loss, rel=tolerance)
     assert torch.allclose(there.weight.cpu(), here.weight, atol=tolerance)
+
+
+def test_steps_are_counted_through_epochs_and_resumed_runs(
+    toys, make_options, tmp_path
+):
+    data, seen, shares = toys.Regression(20), [], []
+
+    def factor(share):
+        shares.append(share)
+        return 1.0
+
+    options = make_options(
+        batch_size=8,  # three steps an epoch
+        schedule=lambda epoch: 1.0,
+        step_schedule=factor,
+        on_step=lambda step, n_steps: seen.append((step, n_steps)),
+        checkpoint_dir=tmp_path,
+        max_epochs=4,
+    )
+    train(toys.linear(), toys.squared_error, data, None, options)
+    assert seen == [(step, 12) for step in range(12)]
+    assert shares == [step / 12 for step in range(12)]
+    seen.clear()
+    train(toys.linear(), toys.squared_error, data, None, replace(options, max_epochs=5))
+    assert seen == [(step, 15) for step in range(12, 15)]
+
+
+def test_a_step_schedule_of_zero_stops_the_weights(toys, make_options):
+    data = toys.Regression(20)
+    moved = []
+    for n_epochs in (1, 3):
+        network = toys.linear()
+        options = make_options(
+            batch_size=20,
+            max_epochs=n_epochs,
+            schedule=lambda epoch: 1.0,
+            step_schedule=lambda share: 1.0 if share == 0 else 0.0,
+        )
+        train(network, toys.squared_error, data, None, options)
+        moved.append(network.weight.detach())
+    assert torch.equal(*moved)
+    assert not torch.equal(moved[0], toys.linear().weight)

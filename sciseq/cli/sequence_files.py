@@ -1,0 +1,302 @@
+"""Models, spectra and results of ``sciseq sequence``: checked, read and written."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sciseq.errors import FileFormatError, InputError, InputTypeError, nearest_name
+from sciseq.files import sha256_of, temporary_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "RESULT_SUFFIXES",
+    "check_spectra",
+    "input_fingerprint",
+    "load_sequencer",
+    "model_fingerprint",
+    "read_predictions",
+    "result_suffix",
+    "write_result",
+]
+
+# ----------------------------------------------------------------------------- inputs
+
+
+def check_spectra(paths: Sequence[Path], where: str = "SPECTRA") -> None:
+    """Refuse files that are not there, are given twice, or hold no spectra by name.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files of spectra.
+    where : str, default="SPECTRA"
+        Argument or option that they come from.
+    """
+    from sciseq.sequencing.spectrum_files import read_spectra
+
+    read_spectra(list(paths))
+    places: dict[Path, Path] = {}
+    for path in paths:
+        first = places.setdefault(path.resolve(), path)
+        if first is not path:
+            raise InputError(f"{path} is given twice", where=where)
+
+
+def load_sequencer(path: Path, device: str) -> Any:
+    """Load a fitted sequencer.
+
+    Parameters
+    ----------
+    path : Path
+        Folder or ZIP file that ``model.save`` wrote.
+    device : str
+        Where it will compute.
+
+    Raises
+    ------
+    SciSeqError
+        When it is no saved model, or one of another kind, or not fitted, or there is no
+        such device.
+    """
+    from sciseq.persistence import load
+    from sciseq.training import resolve_device
+
+    model = load(path)
+    if not hasattr(model, "iter_rows"):
+        raise InputTypeError(
+            f"{path} holds a {type(model).__name__}, which reads no spectra",
+            where="--model",
+            hint="`sciseq sequence train` makes a model that does.",
+        )
+    if not hasattr(model, "network_"):
+        raise InputError(f"the model in {path} is not fitted", where="--model")
+    # A model goes on where it is when a device is not there; who asks for one on the
+    # command line is told.
+    found = resolve_device(device, precision=model.precision)
+    return model.set_params(device=str(found))
+
+
+def model_fingerprint(path: Path) -> str:
+    """Return a hash of a saved model, weights included."""
+    from sciseq.persistence import read_manifest
+
+    # The manifest holds the hashes of all other members.
+    return sha256_of(json.dumps(read_manifest(path), sort_keys=True).encode())
+
+
+def input_fingerprint(paths: Sequence[Path]) -> list[list[str]]:
+    """Return name and content hash of files."""
+    found = []
+    for path in paths:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        found.append([os.fspath(path), digest])
+    return found
+
+
+# ---------------------------------------------------------------------------- results
+
+
+def result_suffix(path: Path) -> str:
+    """Return the suffix that says which format a result has.
+
+    Raises
+    ------
+    FileFormatError
+        For any other suffix.
+
+    Examples
+    --------
+    >>> result_suffix(Path("run.mzTab"))
+    '.mztab'
+    """
+    suffix = path.suffix.lower()
+    if suffix not in RESULT_SUFFIXES:
+        raise FileFormatError(
+            f"{path.name!r} {_ending(path)}, results end in "
+            f"{', '.join(RESULT_SUFFIXES)}",
+            where="--out",
+            hint=nearest_name(suffix, RESULT_SUFFIXES) or None,
+        )
+    return suffix
+
+
+def write_result(
+    table: "pd.DataFrame", path: Path, model: Any, spectra: Sequence[Path]
+) -> None:
+    """Write peptide-spectrum matches in the format that the name asks for.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per spectrum, see :data:`sciseq.sequencing.prediction.COLUMNS`.
+    path : Path
+        File to write, whole or not at all.
+    model : PeptideSequencer
+        What made the table; some formats tell of its modifications and settings.
+    spectra : sequence of Path
+        Files that the table is about, for the format that repeats their peaks.
+    """
+    RESULT_SUFFIXES[result_suffix(path)](table, path, model, spectra)
+
+
+def _ending(path: Path) -> str:
+    return f"ends in {path.suffix!r}" if path.suffix else "has no suffix"
+
+
+def _write_text_table(
+    table: "pd.DataFrame", path: Path, model: Any, spectra: Sequence[Path]
+) -> None:
+    flat = table.assign(residue_scores=table["residue_scores"].map(_joined))
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    with temporary_path(path) as temporary:
+        flat.to_csv(temporary, sep=separator, index=False, lineterminator="\n")
+
+
+def _joined(scores: Any) -> str:
+    return " ".join(map(str, scores)) if isinstance(scores, list) else ""
+
+
+def _write_parquet(
+    table: "pd.DataFrame", path: Path, model: Any, spectra: Sequence[Path]
+) -> None:
+    with temporary_path(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def _write_mztab(
+    table: "pd.DataFrame", path: Path, model: Any, spectra: Sequence[Path]
+) -> None:
+    from sciseq.sequencing.mztab_files import write_mztab
+
+    write_mztab(table, path, **_about(model))
+
+
+def _write_mzid(
+    table: "pd.DataFrame", path: Path, model: Any, spectra: Sequence[Path]
+) -> None:
+    from sciseq.sequencing.mzid_files import write_mzid
+
+    write_mzid(table, path, **_about(model))
+
+
+def _write_pin(
+    table: "pd.DataFrame", path: Path, model: Any, spectra: Sequence[Path]
+) -> None:
+    from sciseq.sequencing.pin_files import write_pin
+
+    write_pin(table, path)
+
+
+def _write_mgf(
+    table: "pd.DataFrame", path: Path, model: Any, spectra: Sequence[Path]
+) -> None:
+    from sciseq.sequencing.mgf_files import write_mgf
+    from sciseq.sequencing.spectrum_files import read_spectra
+
+    write_mgf(read_spectra(list(spectra)), path, table)
+
+
+RESULT_SUFFIXES: dict[str, Callable[..., None]] = {
+    ".mztab": _write_mztab,
+    ".csv": _write_text_table,
+    ".tsv": _write_text_table,
+    ".parquet": _write_parquet,
+    ".mzid": _write_mzid,
+    ".pin": _write_pin,
+    ".mgf": _write_mgf,
+}
+"""What writes a result, by suffix."""
+
+_SETTINGS = (
+    "decoder",
+    "beam_size",
+    "precursor_tolerance",
+    "isotope_errors",
+    "charges",
+    "n_peaks",
+    "minimum_mz",
+    "maximum_mz",
+)
+
+
+def _about(model: Any) -> dict[str, Any]:
+    modified = [token for token in model.vocabulary_.tokens if "[" in token]
+    # What a bare letter means is on every such residue.
+    fixed = list(model.vocabulary_.fixed.values())
+    parameters = model.get_params()
+    return {
+        "fixed_modifications": fixed,
+        "variable_modifications": [one for one in modified if one not in fixed],
+        "settings": {name: parameters[name] for name in _SETTINGS},
+    }
+
+
+def read_predictions(path: Path) -> "pd.DataFrame":
+    """Read a table of predictions.
+
+    Parameters
+    ----------
+    path : Path
+        ``.csv``, ``.tsv`` or ``.parquet`` with the columns source, identifier, peptide
+        and, if there is one, score.
+
+    Returns
+    -------
+    DataFrame
+        These columns; peptide is None where there is none.
+
+    Raises
+    ------
+    InputError
+        When a column is missing or a score is no number.
+    FileFormatError
+        When the file cannot be read as what its name says.
+    """
+    import pandas as pd
+
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".tsv", ".parquet"):
+        raise FileFormatError(
+            f"{path.name!r} {_ending(path)}, predictions end in .csv, .tsv or .parquet",
+            where="--predictions",
+        )
+    try:
+        if suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            # Asn-Ala is "NA" and Asn-Ala-Asn "NAN": only an empty cell is no peptide.
+            table = pd.read_csv(
+                path,
+                sep="\t" if suffix == ".tsv" else ",",
+                dtype=str,
+                keep_default_na=False,
+            )
+    except ValueError as error:  # those of pandas and pyarrow are such
+        raise FileFormatError(
+            f"this is no table: {error}", where=os.fspath(path)
+        ) from error
+    for name in ("source", "identifier", "peptide"):
+        if name not in table.columns:
+            raise InputError(
+                f"there is no column {name!r}, there are {', '.join(table.columns)}",
+                where=os.fspath(path),
+                hint=nearest_name(name, table.columns) or None,
+            )
+    kept = table[["source", "identifier"]].astype(str)
+    kept["peptide"] = [
+        one if isinstance(one, str) and one else None for one in table["peptide"]
+    ]
+    if "score" in table.columns:
+        try:
+            kept["score"] = pd.to_numeric(table["score"].replace("", None))
+        except ValueError as error:
+            raise InputError(
+                f"a score is no number: {error}", where=os.fspath(path)
+            ) from error
+    return kept

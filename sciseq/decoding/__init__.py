@@ -1,0 +1,1 @@
+"""Turning the outputs of a network into sequences: beam search, caches and CTC."""

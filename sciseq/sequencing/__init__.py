@@ -1,0 +1,1 @@
+"""Peptide sequencing from tandem mass spectra."""

@@ -1,0 +1,259 @@
+"""The hybrid network: one spectrum encoder, two peptide decoders.
+
+Axes: ``batch`` (B), ``place`` (L), ``token`` (V), ``slot`` (T), ``d_model`` (D).
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sciseq.nn import sinusoidal_positions
+from sciseq.sequencing.decoders import (
+    AutoregressiveDecoder,
+    NonautoregressiveDecoder,
+    ResidueCodes,
+)
+from sciseq.sequencing.encoder import Memory, SpectrumEncoder
+from sciseq.sequencing.ion_evidence import (
+    Candidates,
+    Peaks,
+    candidate_evidence,
+    candidates_of,
+)
+from sciseq.sequencing.residues import Vocabulary
+
+__all__ = ["PeptideNetwork", "Targets", "grown_weights"]
+
+
+class Targets(NamedTuple):
+    """True peptides of a batch, C-terminus first."""
+
+    tokens: Tensor  # (batch, place), int64; what is behind the end is arbitrary
+    lengths: Tensor  # (batch,), int64, without the end
+
+
+class PeptideNetwork(nn.Module):
+    """Spectrum encoder with an autoregressive and a nonautoregressive decoder.
+
+    Parameters
+    ----------
+    vocabulary : Vocabulary
+        Tokens and their masses.
+    d_model : int, default 128
+        Width of a token; a multiple of 8.
+    d_ff : int, default 512
+        Inner width of the feed-forward networks.
+    n_layers : int, default 3
+        Layers of the encoder, and of each decoder.
+    n_heads : int, default 4
+        Attention heads.
+    dropout : float, default 0.0
+        Probability of every dropout.
+    decoder : {"hybrid", "autoregressive", "nonautoregressive"}, default "hybrid"
+        Which decoders are there.
+    evidence : bool, default True
+        Whether the network is told where ions of the candidates would be.
+    n_slots : int, default 40
+        Symbols of the nonautoregressive decoder.
+    most_residues : int, default 40
+        Longest peptide.
+    gradient_block : bool, default True
+        Whether the autoregressive decoder reads the other one's states without
+        training it.
+
+    Attributes
+    ----------
+    reads_slots : bool
+        Whether the autoregressive decoder reads the states of the other one: False in
+        joint training, True in cross-decoder training and afterwards.
+
+    Notes
+    -----
+    Card: peptide §10 (CrossNovo, arXiv:2510.08169).
+    """
+
+    masses: Tensor
+    residues: Tensor
+    sums: Tensor
+    place: Tensor
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        d_model: int = 128,
+        d_ff: int = 512,
+        n_layers: int = 3,
+        n_heads: int = 4,
+        dropout: float = 0.0,
+        *,
+        decoder: str = "hybrid",
+        evidence: bool = True,
+        n_slots: int = 40,
+        most_residues: int = 40,
+        gradient_block: bool = True,
+    ) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.gradient_block = gradient_block
+        self.has_evidence = evidence
+        self.reads_slots = False
+        n_tokens, n_residues = len(vocabulary), int((~vocabulary.is_terminal).sum())
+        sizes = (d_model, d_ff, n_layers, n_heads, dropout)
+        # The masses, known where the network is, but no weights of it.
+        for name, one in self._tables().items():
+            empty = torch.empty(one.shape, dtype=one.dtype)
+            self.register_buffer(name, empty, persistent=False)
+        self.encoder = SpectrumEncoder(*sizes, n_residues if evidence else 0)
+        self.codes = ResidueCodes(n_tokens, d_model)
+        self.autoregressive = (
+            AutoregressiveDecoder(
+                *sizes,
+                n_tokens=n_tokens,
+                n_places=most_residues + 2,  # an N-terminal token, and the end
+                evidence=evidence,
+            )
+            if decoder != "nonautoregressive"
+            else None
+        )
+        self.nonautoregressive = (
+            NonautoregressiveDecoder(*sizes, n_slots=n_slots)
+            if decoder != "autoregressive"
+            else None
+        )
+
+    def _tables(self) -> dict[str, Tensor]:
+        with torch.device("cpu"):
+            masses = torch.from_numpy(np.array(self.vocabulary.masses))
+            is_terminal = torch.from_numpy(np.array(self.vocabulary.is_terminal))
+            _, sums, place = candidates_of(masses)
+        residues = masses[~is_terminal]
+        return {"masses": masses, "residues": residues, "sums": sums, "place": place}
+
+    def initialize_parameters(self, generator: torch.Generator) -> None:
+        """Set the masses; everything else sets itself."""
+        del generator
+        for name, one in self._tables().items():
+            getattr(self, name).copy_(one)
+
+    def begin_cross_training(self) -> None:
+        """Freeze all but the autoregressive decoder, which reads both from now on."""
+        assert self.autoregressive is not None
+        self.requires_grad_(False)
+        self.autoregressive.requires_grad_(True)
+        self.reads_slots = True
+
+    # ------------------------------------------------------------------ reading
+
+    def encode(self, peaks: Peaks) -> Memory:
+        """Encode spectra."""
+        memory: Memory = self.encoder(peaks, self.residues)
+        return memory
+
+    def slot_states(self, peaks: Peaks, memory: Memory) -> Tensor:
+        """States of the nonautoregressive decoder (batch, slot, d_model)."""
+        assert self.nonautoregressive is not None
+        states: Tensor = self.nonautoregressive(peaks, memory)
+        return states
+
+    def cross_memory(self, memory: Memory, states: Tensor | None) -> Memory:
+        r"""Join what the autoregressive decoder reads.
+
+        .. math:: [GB(V) + \pi_{1..T};\; E + \pi_{T+1..T+k}]
+
+        GB blocks the gradient. Without ``states`` it is E alone, at the same places.
+        """
+        n_slots = 0
+        if self.nonautoregressive is not None:
+            n_slots = self.nonautoregressive.n_slots
+        tokens, is_token = memory
+        n_places = n_slots + tokens.shape[1]
+        positions = sinusoidal_positions(n_places, tokens.shape[2]).to(tokens)
+        tokens = tokens + positions[n_slots:]
+        if states is None:
+            return Memory(tokens, is_token)
+        if self.gradient_block:
+            states = states.detach()
+        tokens = torch.cat([states + positions[:n_slots], tokens], dim=1)
+        return Memory(tokens, nn.functional.pad(is_token, (n_slots, 0), value=True))
+
+    # ------------------------------------------------------------------ scoring
+
+    def evidence(self, peaks: Peaks, prefix: Tensor) -> Tensor | None:
+        """Evidence of the candidates (batch, place, token, feature)."""
+        if not self.has_evidence:
+            return None
+        with torch.no_grad():
+            candidates = Candidates(self.masses, self.sums, self.place)
+            found = candidate_evidence(peaks, prefix, candidates)
+        return found.to(self.codes.vectors.dtype)
+
+    def forced_scores(self, peaks: Peaks, memory: Memory, targets: Targets) -> Tensor:
+        """Scores of what comes at each place, given the truth before it.
+
+        Returns
+        -------
+        Tensor, shape (batch, place + 1, token + 1)
+            The last score is that of the end.
+        """
+        decoder = self.autoregressive
+        assert decoder is not None
+        tokens = targets.tokens
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        is_there = places < targets.lengths[:, None]
+        steps = self.masses[tokens].where(is_there, 0.0)
+        prefix = nn.functional.pad(steps.cumsum(dim=1), (1, 0))
+        codes, evidence = self.codes(self.masses), self.evidence(peaks, prefix)
+        before = torch.cat([decoder.start(peaks), decoder.embedding[tokens]], dim=1)
+        places = torch.arange(prefix.shape[1], device=tokens.device)
+        x = decoder.inputs(peaks, before, prefix, places, codes, evidence)
+        hidden = decoder(x, memory)
+        scores: Tensor = decoder.scores(hidden, codes, evidence)
+        return scores
+
+    def symbol_scores(self, states: Tensor) -> Tensor:
+        """Scores of the symbols of every slot (batch, slot, token + 1), blank last."""
+        assert self.nonautoregressive is not None
+        return self.nonautoregressive.scores(states, self.codes(self.masses))
+
+
+def grown_weights(
+    weights: Mapping[str, Tensor], fresh: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Fit weights to a vocabulary with more tokens at its end.
+
+    Parameters
+    ----------
+    weights : mapping of str to Tensor
+        Weights of a network with the smaller vocabulary.
+    fresh : mapping of str to Tensor
+        Those of the new network, which new tokens keep.
+
+    Returns
+    -------
+    dict of str to Tensor
+        What can be fitted, fitted; the rest as it was.
+    """
+    grown = dict(weights)
+    # Of the codes, stop and blank stand behind the tokens.
+    for name, n_behind in {"codes.vectors": 2, "autoregressive.embedding": 0}.items():
+        if name in weights and name in fresh and len(weights[name]) < len(fresh[name]):
+            old, new = weights[name], fresh[name].clone()
+            n_tokens = len(old) - n_behind
+            new[:n_tokens] = old[:n_tokens]
+            new[len(new) - n_behind :] = old[n_tokens:]
+            grown[name] = new
+    name = "encoder.evidence.weight"
+    if name in weights and name in fresh:
+        # (d_model, complement 2, lighter residues, heavier residues)
+        old, new = weights[name], fresh[name].clone()
+        n_old, n_new = (one.shape[1] // 2 - 1 for one in (old, new))
+        if n_old < n_new:
+            new[:, :2] = old[:, :2]
+            for half in (0, 1):
+                to, of = 2 + half * n_new, 2 + half * n_old
+                new[:, to : to + n_old] = old[:, of : of + n_old]
+            grown[name] = new
+    return grown

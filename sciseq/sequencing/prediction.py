@@ -1,0 +1,308 @@
+"""What a fitted sequencer does: peptides, tables and scores of spectra.
+
+Axes: n spectra.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from sciseq.errors import InputError
+from sciseq.sequencing.calibration import ScoreCalibration, q_values
+from sciseq.sequencing.ion_evidence import Peaks
+from sciseq.sequencing.mass_table import MassTable
+from sciseq.sequencing.masses import mz_of, neutral_mass, ppm_error
+from sciseq.sequencing.network import PeptideNetwork
+from sciseq.sequencing.peptide_batches import stack_peaks
+from sciseq.sequencing.peptide_search import (
+    Found,
+    SearchSettings,
+    search_paths,
+    search_residues,
+)
+from sciseq.sequencing.residues import Vocabulary
+from sciseq.sequencing.spectra import PeakSettings, SkippedSpectrum, preprocess
+from sciseq.sequencing.spectrum_files import read_spectra
+
+__all__ = ["COLUMNS", "SPECTRUM_COLUMNS", "SequencePrediction"]
+
+SPECTRUM_COLUMNS = (
+    "source", "identifier", "index", "scan", "title", "retention_time",
+    "precursor_mz", "charge",
+)  # fmt: skip
+COLUMNS = (
+    *SPECTRUM_COLUMNS, "peptide", "score", "residue_scores", "calculated_mz",
+    "error_ppm", "reason",
+)  # fmt: skip
+"""Columns of the table of peptide-spectrum matches."""
+
+# Spectra that are read before they are sorted by size, and those computed at once.
+_CHUNK, _TOGETHER = 1024, 64
+
+
+class _Query(NamedTuple):
+    """One spectrum with one charge."""
+
+    row: int  # in the chunk
+    mz: npt.NDArray[np.float64]
+    intensity: npt.NDArray[np.float64]
+    mass: float
+    charge: int
+
+
+class SequencePrediction:
+    """Predicting with a fitted network; the estimator's other half."""
+
+    decoder: str
+    beam_size: int
+    precursor_tolerance: float
+    isotope_errors: Any
+    charges: Any
+    fewest_residues: int
+    most_residues: int
+    vocabulary_: Vocabulary
+    network_: nn.Module
+
+    def predict(self, X: Any) -> npt.NDArray[np.object_]:
+        """Read the peptides of spectra.
+
+        Parameters
+        ----------
+        X : path, list of paths, or spectra
+            As in fit; peptides are not needed.
+
+        Returns
+        -------
+        ndarray of object, shape (n,)
+            Peptides in ProForma, one per spectrum in order; None where there is none,
+            :meth:`predict_table` says why.
+        """
+        peptides = [row["peptide"] for row in self.iter_rows(X)]
+        found = np.empty(len(peptides), dtype=object)
+        found[:] = peptides
+        return found
+
+    def predict_table(self, X: Any) -> Any:
+        """Read the peptides of spectra, with scores and the fate of every spectrum.
+
+        Parameters
+        ----------
+        X : path, list of paths, or spectra
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        DataFrame
+            One row per spectrum, in order: source, native identifier, index in the
+            source, scan number, title, retention time in s, precursor m/z, charge,
+            peptide in ProForma, score in [0, 1], scores of the residues from the
+            N-terminus, calculated m/z, mass error in ppm, and the reason where there is
+            no peptide. After :meth:`calibrate` also probability and q_value.
+        """
+        import pandas as pd
+
+        table = pd.DataFrame(list(self.iter_rows(X)), columns=list(COLUMNS))
+        calibration: ScoreCalibration | None = getattr(self, "calibration_", None)
+        if calibration is not None:
+            scores = table["score"].to_numpy(np.float64)
+            table["probability"] = calibration.probability(scores)
+            table["q_value"] = q_values(table["probability"].to_numpy())
+        return table
+
+    def calibrate(self, X: Any, y: Iterable[str] | None = None) -> Any:
+        """Learn from annotated spectra how probable peptides of a score are right.
+
+        Afterwards :meth:`predict_table` has two more columns: ``probability``, and
+        ``q_value``, the expected share of wrong peptides among all that are at least
+        as probable.
+
+        Parameters
+        ----------
+        X : path, list of paths, or spectra
+            Annotated spectra that were not trained on, of the kind to be read later.
+        y : iterable of str, optional
+            True peptides; by default those of the files.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataQualityError
+            When fewer than ten of the spectra get a peptide.
+        """
+        from sciseq.sequencing.evaluation import evaluate
+
+        records, truths = _annotated(X, y)
+        table = self.predict_table(records)
+        found = evaluate(truths, list(table["peptide"]), vocabulary=self.vocabulary_)
+        has_peptide = table["peptide"].notna().to_numpy()
+        self.calibration_ = ScoreCalibration.fit(
+            table["score"].to_numpy(np.float64)[has_peptide],
+            np.asarray(found.is_match)[has_peptide],
+        )
+        return self
+
+    def score(self, X: Any, y: Iterable[str] | None = None) -> float:
+        """Return the share of all spectra whose peptide is found.
+
+        Parameters
+        ----------
+        X : path, list of paths, or spectra
+            As in fit.
+        y : iterable of str, optional
+            True peptides; by default those of the files.
+
+        Returns
+        -------
+        float
+            Matched peptides over all spectra, compared by mass: isoleucine is leucine.
+        """
+        from sciseq.sequencing.evaluation import evaluate
+
+        records, truths = _annotated(X, y)
+        found = self.predict(records)
+        evaluation = evaluate(truths, list(found), vocabulary=self.vocabulary_)
+        return float(evaluation.peptide_recall)
+
+    def iter_rows(self, X: Any) -> Iterator[dict[str, Any]]:
+        """Yield the rows of :meth:`predict_table` one by one, in constant memory."""
+        self._check_is_fitted()  # type: ignore[attr-defined]
+        chunk: list[Any] = []
+        for record in read_spectra(X):
+            chunk.append(record)
+            if len(chunk) == _CHUNK:
+                yield from self._rows_of(chunk)
+                chunk = []
+        yield from self._rows_of(chunk)
+
+    def _rows_of(self, records: list[Any]) -> list[dict[str, Any]]:
+        settings = self._peak_settings()  # type: ignore[attr-defined]
+        rows, queries = [], []
+        for number, record in enumerate(records):
+            row, own = _queries_of(record, number, settings, self.charges)
+            rows.append(row)
+            queries += own
+        # Spectra of one size together need little padding.
+        queries.sort(key=lambda one: len(one.mz))
+        for first in range(0, len(queries), _TOGETHER):
+            part = queries[first : first + _TOGETHER]
+            for query, found in zip(part, self._search(part), strict=True):
+                self._take(rows[query.row], query, found)
+        for row in rows:
+            if row["peptide"] is None and not row["reason"]:
+                row["reason"] = "no peptide of this mass was found"
+        return rows
+
+    def _search(self, queries: list[_Query]) -> list[list[Found]]:
+        device = self._run_device()  # type: ignore[attr-defined]
+        network = self.network_
+        assert isinstance(network, PeptideNetwork)
+        peaks = stack_peaks(
+            [(one.mz, one.intensity) for one in queries],
+            np.array([one.mass for one in queries]),
+            np.array([one.charge for one in queries]),
+            dtype=self._dtype,  # type: ignore[attr-defined]
+        )
+        peaks = Peaks(*(one.to(device) for one in peaks))
+        settings = self._search_settings()
+        with torch.inference_mode(), self._autocast(device):  # type: ignore[attr-defined]
+            if network.autoregressive is None:
+                return search_paths(network, peaks, settings)
+            table = _mass_table(self.vocabulary_)
+            return search_residues(network, peaks, table, settings)
+
+    def _search_settings(self) -> SearchSettings:
+        isotopes = [int(one) for one in self.isotope_errors]
+        return SearchSettings(
+            beam_size=int(self.beam_size),
+            ppm=float(self.precursor_tolerance),
+            isotopes=(min(isotopes), max(isotopes)),
+            most_residues=int(self.most_residues),
+        )
+
+    def _take(self, row: dict[str, Any], query: _Query, found: list[Found]) -> None:
+        """Put a peptide into its row, when it beats what is there."""
+        if not found:
+            return
+        best = found[0]
+        is_terminal = self.vocabulary_.is_terminal[best.tokens]
+        if int((~is_terminal).sum()) < self.fewest_residues:
+            row["reason"] = f"the peptide is shorter than {self.fewest_residues}"
+            return
+        score = float(np.exp(best.log_score))
+        if row["peptide"] is not None and row["score"] >= score:
+            return
+        mass = self.vocabulary_.mass(best.tokens)
+        isotopes = [int(one) for one in self.isotope_errors]
+        errors = [
+            float(ppm_error(row["precursor_mz"], mass, query.charge, one))
+            for one in range(min(isotopes), max(isotopes) + 1)
+        ]
+        row.update(
+            charge=query.charge,
+            peptide=self.vocabulary_.decode(best.tokens),
+            score=score,
+            residue_scores=_residue_scores(best, is_terminal),
+            calculated_mz=float(mz_of(mass, query.charge)),
+            error_ppm=min(errors, key=abs),
+            reason="",
+        )
+
+
+@functools.lru_cache(maxsize=4)
+def _mass_table(vocabulary: Vocabulary) -> MassTable:
+    """Return which masses can be composed; making it takes a moment."""
+    return MassTable(vocabulary.masses, is_terminal=vocabulary.is_terminal)
+
+
+def _annotated(X: Any, y: Iterable[str] | None) -> tuple[list[Any], list[str]]:
+    """Read spectra and their true peptides."""
+    records = list(read_spectra(X))
+    given = [one.peptide for one in records] if y is None else list(y)
+    truths = [one for one in given if one is not None]
+    if len(truths) != len(records):
+        raise InputError(
+            f"there are {len(records)} spectra and {len(truths)} peptides",
+            where="y",
+            hint="Give one peptide per spectrum, or files that hold them.",
+        )
+    return records, truths
+
+
+def _queries_of(
+    record: Any, number: int, settings: PeakSettings, charges: Any
+) -> tuple[dict[str, Any], list[_Query]]:
+    """Return the empty row of a spectrum, and what is to be searched for it."""
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row |= {name: getattr(record, name) for name in SPECTRUM_COLUMNS}
+    row["reason"] = ""
+    if isinstance(record, SkippedSpectrum):
+        row["reason"] = record.explanation
+        return row, []
+    tried = (record.charge,) if record.charge else (record.charges or tuple(charges))
+    queries = []
+    for charge in tried:
+        peaks = preprocess(record, charge, settings)
+        if isinstance(peaks, SkippedSpectrum):
+            row["reason"] = peaks.explanation
+            continue
+        mass = float(neutral_mass(record.precursor_mz, charge))
+        queries.append(_Query(number, peaks.mz, peaks.intensity, mass, charge))
+    if queries:
+        row["reason"] = ""
+    return row, queries
+
+
+def _residue_scores(found: Found, is_terminal: npt.NDArray[np.bool_]) -> list[float]:
+    """Scores of the residues; a terminal modification's goes into the first one."""
+    scores = [float(one) for one in found.probabilities]
+    if is_terminal[0] and len(scores) > 1:
+        scores = [scores[0] * scores[1], *scores[2:]]
+    return scores

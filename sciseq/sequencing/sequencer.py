@@ -1,0 +1,425 @@
+"""The peptide sequencer: an estimator around the hybrid network.
+
+Axes: n spectra.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sciseq.parameters import AnyOf, Boolean, Instance, Integer, Nothing, Option, Real
+from sciseq.parameters import Rule as ParameterRule
+from sciseq.sequencing.calibration import ScoreCalibration
+from sciseq.sequencing.network import PeptideNetwork, grown_weights
+from sciseq.sequencing.objective import CrossTraining, JointTraining
+from sciseq.sequencing.peptide_batches import PeptideBatches
+from sciseq.sequencing.prediction import SequencePrediction
+from sciseq.sequencing.residues import Vocabulary
+from sciseq.sequencing.spectra import PeakSettings
+from sciseq.sequencing.training_spectra import (
+    TrainingSpectra,
+    read_annotated,
+    split_by_peptide,
+)
+from sciseq.torch_base import TRAINING_RULES, TorchEstimator, data_fingerprint
+from sciseq.training import Batches, TrainingOptions, resolve_seed
+
+__all__ = ["PeptideSequencer"]
+
+DECODERS = ("hybrid", "autoregressive", "nonautoregressive")
+
+# The rate rises over this share of the steps, then falls along a cosine.
+_WARM_UP = 0.05
+_GRADIENT_CLIP = 1.0
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PeptideSequencer(SequencePrediction, TorchEstimator):
+    r"""Read peptides from tandem mass spectra, without a database.
+
+    A transformer reads the peaks. One decoder writes residue after residue, told the
+    masses before and behind it; the other one writes all at once, as a path that CTC
+    collapses. Both are trained together, the weight moving from the second to the first
+    (importance annealing), then the first alone, reading the states of the second
+    behind a gradient block:
+
+    .. math::
+
+        L = \lambda L_{AT} + (1 - \lambda) L_{NAT}, \quad \lambda = i / N; \qquad
+        h' = \mathrm{softmax}(Q K^\top / \sqrt{d})\, V_{all}, \quad
+        V_{all} = [GB(V_{NAT}); E]
+
+    Parameters
+    ----------
+    decoder : {"hybrid", "autoregressive", "nonautoregressive"}, default="hybrid"
+        Both decoders, or one of them alone.
+    modifications : list of str, optional
+        Modifications beside the usual ones, as ``"Phospho@STY"``,
+        ``"TMT6plex@N-term"`` or ``"+79.966331@S"``.
+    evidence : bool, default=True
+        Tell the network for every candidate residue whether peaks stand where its ions
+        would be. An addition to the published method; without it a small network
+        learns little.
+    d_model : int, default=128
+        Width of a token; a multiple of 8 and of ``n_heads``.
+    d_ff : int, default=512
+        Width of the feed-forward networks.
+    n_layers : int, default=3
+        Layers of the encoder and of each decoder.
+    n_heads : int, default=4
+        Heads of the attention.
+    dropout : float, default=0.1
+        Probability of every dropout.
+    most_residues : int, default=40
+        Longest peptide; the nonautoregressive decoder has as many symbols.
+    fewest_residues : int, default=6
+        Shortest peptide that is predicted.
+    n_peaks : int, default=150
+        Peaks kept of a spectrum, the strongest.
+    minimum_mz, maximum_mz : float, default=50, 2500
+        Range of m/z that is read.
+    beam_size : int, default=5
+        Beams of the search; 1 is greedy.
+    precursor_tolerance : float, default=20.0
+        Largest difference between the masses of peptide and precursor, in ppm.
+    isotope_errors : tuple of int, default=(0, 1)
+        Numbers of carbon-13 that the precursor may have been picked with.
+    charges : tuple of int, default=(2, 3, 4)
+        Charges to try where a file gives none.
+    largest_charge : int, default=4
+        Spectra of a higher charge are skipped; at most 10.
+    profile : {"skip", "centroid"}, default="skip"
+        What to do with spectra that were not centroided.
+    annealing : bool, default=True
+        Move the weight of the losses in joint training; else both weigh one half.
+    gradient_block : bool, default=True
+        Keep the autoregressive loss from training the other decoder.
+    cross_epochs : int, default=3
+        Epochs of the second stage, after ``max_epochs`` of joint training.
+    learning_rate : float, default=5e-4
+        Largest rate of AdamW; it rises over the first twentieth of the steps.
+    learning_rate_schedule : {"cosine", "constant"}, default="cosine"
+        What follows the rise.
+    weight_decay : float, default=1e-5
+        Decoupled weight decay.
+    batch_size : int, default=32
+        Spectra per step.
+    max_epochs : int, default=10
+        Epochs of the joint training, or of all training with one decoder.
+    patience : int, optional
+        Stop after so many epochs without a better validation loss.
+    validation_fraction : float, default=0.1
+        Share of the peptides that is held out. No peptide is on both sides.
+    warm_start : bool, default=False
+        Go on from the weights of the last fit. ``modifications`` may name more than
+        then: what is new starts with the code of its mass.
+    random_state : int, optional
+        Seed of weights, shuffling, dropout and the split.
+    device : str, default="auto"
+        Where to compute.
+    precision : {"float32", "bfloat16", "float64"}, default="float32"
+        Of the network. Masses are always float64.
+    verbose : int, default=0
+        1 shows progress.
+    checkpoint_dir : path-like, optional
+        Folder for checkpoints; a run found there is continued.
+    memory_limit : str or int, optional
+        Bytes that training may take.
+
+    Attributes
+    ----------
+    network_ : PeptideNetwork
+        The trained network.
+    vocabulary_ : Vocabulary
+        Tokens and their masses.
+    skipped_ : list of (identifier, reason)
+        Training spectra that were left out.
+    history_ : list of dict
+        Epochs of both stages.
+    n_parameters_ : int
+        Number of weights.
+
+    Raises
+    ------
+    InputError
+        For parameters out of range.
+    DataQualityError
+        When no spectrum can be used.
+
+    Notes
+    -----
+    Card: peptide §3 to §12. The evidence inputs and pre-norm layers are additions.
+
+    References
+    ----------
+    CrossNovo, arXiv:2510.08169; ContraNovo; PrimeNovo.
+    """
+
+    _parameter_rules: ClassVar[dict[str, ParameterRule]] = {
+        **{name: rule for name, rule in TRAINING_RULES.items() if name != "compile"},
+        "decoder": Option(*DECODERS),
+        "modifications": AnyOf(Nothing(), Instance("a list of names", list, tuple)),
+        "evidence": Boolean(),
+        "d_model": Integer(8),
+        "d_ff": Integer(1),
+        "n_layers": Integer(1),
+        "n_heads": Integer(1),
+        "most_residues": Integer(1),
+        "fewest_residues": Integer(1),
+        "n_peaks": Integer(1),
+        "minimum_mz": Real(0.0),
+        "maximum_mz": Real(0.0, open_low=True),
+        "beam_size": Integer(1),
+        "precursor_tolerance": Real(0.0, open_low=True),
+        "isotope_errors": Instance("whole numbers", tuple, list),
+        "charges": Instance("whole numbers", tuple, list),
+        "largest_charge": Integer(1),
+        "profile": Option("skip", "centroid"),
+        "annealing": Boolean(),
+        "gradient_block": Boolean(),
+        "cross_epochs": Integer(0),
+        "learning_rate_schedule": Option("cosine", "constant"),
+        "validation_fraction": Real(0.0, 1.0, open_high=True),
+        "warm_start": Boolean(),
+    }
+
+    decoder: str = "hybrid"
+    modifications: Any = None
+    evidence: bool = True
+    d_model: int = 128
+    d_ff: int = 512
+    n_layers: int = 3
+    n_heads: int = 4
+    dropout: float = 0.1
+    most_residues: int = 40
+    fewest_residues: int = 6
+    n_peaks: int = 150
+    minimum_mz: float = 50.0
+    maximum_mz: float = 2500.0
+    beam_size: int = 5
+    precursor_tolerance: float = 20.0
+    isotope_errors: Any = (0, 1)
+    charges: Any = (2, 3, 4)
+    largest_charge: int = 4
+    profile: str = "skip"
+    annealing: bool = True
+    gradient_block: bool = True
+    cross_epochs: int = 3
+    learning_rate: float = 5e-4
+    learning_rate_schedule: str = "cosine"
+    weight_decay: float = 1e-5
+    batch_size: int = 32
+    max_epochs: int = 10
+    patience: int | None = None
+    validation_fraction: float = 0.1
+    warm_start: bool = False
+    random_state: Any = None
+    device: Any = "auto"
+    precision: str = "float32"
+    verbose: int = 0
+    checkpoint_dir: str | os.PathLike[str] | None = None
+    memory_limit: str | int | None = None
+
+    def fit(self, X: Any, y: Iterable[str] | None = None) -> Self:
+        """Learn from spectra with known peptides.
+
+        Parameters
+        ----------
+        X : path, list of paths, or spectra
+            Files (MGF, mzML, mzXML, MSP, also gzipped), :class:`Spectrum` objects,
+            dictionaries of pyteomics, or a data frame.
+        y : iterable of str, optional
+            Peptides in ProForma, one per spectrum. By default those of the files.
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        vocabulary = Vocabulary().with_modifications(self.modifications or ())
+        data = read_annotated(
+            X,
+            y,
+            vocabulary=vocabulary,
+            settings=self._peak_settings(),
+            most_residues=int(self.most_residues),
+        )
+        before = self._fitted_attributes()
+        self._forget()
+        self.vocabulary_, self.skipped_ = vocabulary, data.skipped
+        self._start: Mapping[str, Tensor] | None = None
+        if self.warm_start and "network_" in before:
+            self._start = dict(before["network_"].state_dict())
+        try:
+            self._fit_annotated(data)
+        except BaseException:
+            self._forget()
+            for name, value in before.items():
+                setattr(self, name, value)
+            raise
+        finally:
+            del self._start
+        self.n_features_in_ = 1  # a spectrum is one thing
+        return self
+
+    def _fit_annotated(self, data: TrainingSpectra) -> None:
+        rng = np.random.default_rng([resolve_seed(self.random_state), 0])
+        rows = split_by_peptide(
+            data.peptides, self.vocabulary_, self.validation_fraction, rng
+        )
+        training, held = (data.subset(one) for one in rows)
+        self._fit_spectra(training, held if len(held) else None)
+
+    def _parameter_relations(self) -> list[str]:
+        problems = super()._parameter_relations()
+        if self.d_model % 8 or self.d_model % self.n_heads:
+            problems.append(
+                f"d_model={self.d_model!r} must be a multiple of 8 and of "
+                f"n_heads={self.n_heads!r}"
+            )
+        if self.minimum_mz >= self.maximum_mz:
+            problems.append(
+                f"minimum_mz={self.minimum_mz!r} must be below "
+                f"maximum_mz={self.maximum_mz!r}"
+            )
+        for name in ("charges", "isotope_errors"):
+            values = getattr(self, name)
+            if not values or any(isinstance(one, bool) for one in values):
+                problems.append(f"{name}={values!r} must be whole numbers")
+            elif not all(isinstance(one, int | np.integer) for one in values):
+                problems.append(f"{name}={values!r} must be whole numbers")
+        return problems
+
+    def _peak_settings(self) -> PeakSettings:
+        return PeakSettings(
+            minimum_mz=float(self.minimum_mz),
+            maximum_mz=float(self.maximum_mz),
+            n_peaks=int(self.n_peaks),
+            fewest_peaks=min(PeakSettings.fewest_peaks, int(self.n_peaks)),
+            largest_charge=int(self.largest_charge),
+            profile=self.profile,
+        )
+
+    # ----------------------------------------------------------------- training
+
+    def _make_network(self) -> nn.Module:
+        network = PeptideNetwork(
+            self.vocabulary_,
+            int(self.d_model),
+            int(self.d_ff),
+            int(self.n_layers),
+            int(self.n_heads),
+            float(self.dropout),
+            decoder=self.decoder,
+            evidence=bool(self.evidence),
+            n_slots=int(self.most_residues),
+            most_residues=int(self.most_residues),
+            gradient_block=bool(self.gradient_block),
+        )
+        if self._has_cross_stage():
+            network.begin_cross_training()
+        return network
+
+    def _has_cross_stage(self) -> bool:
+        """Whether the network at hand is, or is about to be, trained crosswise."""
+        return getattr(self, "is_crossed_", False)
+
+    def _fit_spectra(
+        self, training: TrainingSpectra, validation: TrainingSpectra | None
+    ) -> None:
+        stacked = [
+            one.stacked(self._dtype)
+            for one in (training, validation)
+            if one is not None
+        ]
+
+        def make_batches(device: torch.device) -> tuple[Batches, Batches | None]:
+            made = [PeptideBatches(*one, device) for one in stacked]
+            return made[0], made[1] if len(made) > 1 else None
+
+        arrays = [tensor.numpy() for pair in stacked for one in pair for tensor in one]
+        fingerprint = data_fingerprint(arrays) if self.checkpoint_dir else ""
+        self._fit_batches(make_batches, fingerprint)
+
+    def _fit_batches(
+        self,
+        make_batches: Callable[[torch.device], tuple[Batches, Batches | None]],
+        fingerprint: str,
+    ) -> None:
+        """Run both stages of the training."""
+        sizes: dict[str, Any] = {
+            "tokens_per_item": int(self.n_peaks) + 2 * int(self.most_residues),
+            "fingerprint": fingerprint,
+        }
+        joint = JointTraining(annealing=bool(self.annealing))
+        self._on_step: Callable[[int, int], None] | None = joint.on_step
+        self._train(joint, make_batches, **sizes)
+        self._on_step = None
+        has_cross = self.decoder == "hybrid" and self.cross_epochs
+        if not has_cross or self.stopped_ == "interrupted":
+            return
+        history, self.is_crossed_ = self.history_, True
+        self._start = dict(self.network_.state_dict())
+        self._train(
+            CrossTraining(),
+            make_batches,
+            epochs=int(self.cross_epochs),
+            run="cross",
+            **sizes,
+        )
+        for one in self.history_:
+            one["epoch"] += len(history)
+        self.best_epoch_ += len(history)
+        self.n_epochs_ += len(history)
+        self.history_ = history + self.history_
+
+    def _initial_weights(self) -> Mapping[str, Tensor] | None:
+        return getattr(self, "_start", None)
+
+    def _load_initial_weights(self, network: nn.Module) -> None:
+        weights = self._initial_weights()
+        if weights is not None:
+            self._start = grown_weights(weights, network.state_dict())
+        super()._load_initial_weights(network)
+
+    def _training_options(self, *args: Any, **kwargs: Any) -> TrainingOptions:
+        options = super()._training_options(*args, **kwargs)
+        falls = self.learning_rate_schedule == "cosine"
+
+        def factor(progress: float) -> float:
+            rise = min(progress / _WARM_UP, 1.0)
+            fall = 0.5 * (1 + float(np.cos(np.pi * progress))) if falls else 1.0
+            return max(rise, 0.01) * fall
+
+        return replace(
+            options,
+            schedule=lambda epoch: 1.0,
+            step_schedule=factor,
+            on_step=getattr(self, "_on_step", None),
+            gradient_clip=_GRADIENT_CLIP,
+        )
+
+    # ------------------------------------------------- pickling and saving
+
+    def _get_saved_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        attributes, weights = super()._get_saved_state()
+        if "vocabulary_" in attributes:
+            attributes["vocabulary_"] = attributes["vocabulary_"].to_dict()
+        if "calibration_" in attributes:
+            attributes["calibration_"] = attributes["calibration_"].to_dict()
+        return attributes, weights
+
+    def _set_saved_state(
+        self, attributes: Mapping[str, Any], weights: Mapping[str, Any]
+    ) -> None:
+        made = dict(attributes)
+        if "vocabulary_" in made:
+            made["vocabulary_"] = Vocabulary.from_dict(made["vocabulary_"])
+        if "calibration_" in made:
+            made["calibration_"] = ScoreCalibration.from_dict(made["calibration_"])
+        super()._set_saved_state(made, weights)
