@@ -220,7 +220,9 @@ class MassTable:
         residues = np.unique(self.units[self.is_residue])
         lowest = min(0, int(terminals.min(initial=0)))
         first = lowest // self.bin_units
-        n_bins = round(maximum * _PER_DALTON) // self.bin_units - first + 1
+        n_kept = round(maximum * _PER_DALTON) // self.bin_units - first + 1
+        # A terminal modification of negative mass reads beyond the largest mass.
+        n_bins = n_kept - first + 1
         bins = _Bins(n_bins, self.bin_units)
         bins.low[-first], bins.high[-first] = 0, 0  # nothing weighs nothing
         step = int(residues[0] // self.bin_units)
@@ -235,7 +237,8 @@ class MassTable:
                 break
         composed = bins.copy()
         for mass in terminals:
-            composed.add(bins, int(mass), 0, n_bins)
+            composed.add(bins, int(mass), 0, n_kept)
+        composed.low, composed.high = composed.low[:n_kept], composed.high[:n_kept]
         return composed, first
 
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sciseq.decoding.beam_search import beam_search
@@ -47,6 +47,7 @@ def test_what_can_be_composed_is_never_refused(table, residues, terminal):
     assert table.contains(MASSES[tokens].sum())
 
 
+@example(masses=[25.0, 1.875], terminal=-2.0, counts=[12, 1, 0, 0], width=0.01)
 @given(
     masses=st.lists(st.floats(0.6, 50.0), min_size=1, max_size=4),
     terminal=st.floats(-30.0, 30.0),
