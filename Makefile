@@ -93,6 +93,8 @@ bench: $(STAMP)  ## Compare with other packages (long)
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/full_fit.py
 	$(BIN)/python benchmarks/forecasting.py
+	$(BIN)/python benchmarks/simulator.py
+	$(BIN)/python benchmarks/peptides.py
 
 bench-gpu: $(STAMP)  ## Compare the scans on a CUDA GPU, where there is one
 	$(BIN)/python benchmarks/scan_gpu.py --sweep
