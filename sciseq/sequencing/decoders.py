@@ -232,18 +232,10 @@ class NonautoregressiveDecoder(nn.Module):
         )
         self.norm = nn.LayerNorm(d_model)
 
-    def forward(
-        self, peaks: Peaks, memory: Memory, hints: Tensor | None = None
-    ) -> Tensor:
-        """Return the states of all slots (batch, slot, d_model), normalised.
-
-        ``hints`` (batch, slot, d_model) is added to what enters, for the glancing
-        curriculum.
-        """
+    def forward(self, peaks: Peaks, memory: Memory) -> Tensor:
+        """Return the states of all slots (batch, slot, d_model), normalised."""
         positions = sinusoidal_positions(self.n_slots, self.d_model)
         x = self.precursor(peaks).unsqueeze(1) + positions.to(memory.tokens)
-        if hints is not None:
-            x = x + hints
         mask = memory.is_token[:, None, None, :]
         for layer in cast(list[DecoderLayer], list(self.layers)):
             read = layer.cross_attention.project(memory.tokens)

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from sciseq.errors import FileFormatError, InputError, InputTypeError
 from sciseq.files import temporary_path
@@ -285,7 +285,7 @@ def _open_for_writing(path: Path) -> Iterator[IO[bytes]]:
             return
         # No name and no time in the header: equal spectra give equal files.
         with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
-            yield packed  # type: ignore[misc]  # GzipFile has all methods of IO[bytes]
+            yield cast(IO[bytes], packed)  # it has all methods of IO[bytes]
 
 
 def _block_text(spectrum: Spectrum, row: PsmRow | None, *, annotate: bool) -> str:

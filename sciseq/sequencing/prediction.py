@@ -4,13 +4,13 @@ Axes: n spectra.
 """
 
 import functools
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from sciseq.errors import InputError
 from sciseq.sequencing.calibration import ScoreCalibration, q_values
@@ -28,6 +28,7 @@ from sciseq.sequencing.peptide_search import (
 from sciseq.sequencing.residues import Vocabulary
 from sciseq.sequencing.spectra import PeakSettings, SkippedSpectrum, preprocess
 from sciseq.sequencing.spectrum_files import read_spectra
+from sciseq.torch_base import TorchEstimator
 
 __all__ = ["COLUMNS", "SPECTRUM_COLUMNS", "SequencePrediction"]
 
@@ -55,7 +56,7 @@ class _Query(NamedTuple):
     charge: int
 
 
-class SequencePrediction:
+class SequencePrediction(TorchEstimator):
     """Predicting with a fitted network; the estimator's other half."""
 
     decoder: str
@@ -66,7 +67,10 @@ class SequencePrediction:
     fewest_residues: int
     most_residues: int
     vocabulary_: Vocabulary
-    network_: nn.Module
+
+    @abstractmethod
+    def _peak_settings(self) -> PeakSettings:
+        """Return how peaks are prepared."""
 
     def predict(self, X: Any) -> npt.NDArray[np.object_]:
         """Read the peptides of spectra.
@@ -173,7 +177,7 @@ class SequencePrediction:
 
     def iter_rows(self, X: Any) -> Iterator[dict[str, Any]]:
         """Yield the rows of :meth:`predict_table` one by one, in constant memory."""
-        self._check_is_fitted()  # type: ignore[attr-defined]
+        self._check_is_fitted()
         chunk: list[Any] = []
         for record in read_spectra(X):
             chunk.append(record)
@@ -183,7 +187,7 @@ class SequencePrediction:
         yield from self._rows_of(chunk)
 
     def _rows_of(self, records: list[Any]) -> list[dict[str, Any]]:
-        settings = self._peak_settings()  # type: ignore[attr-defined]
+        settings = self._peak_settings()
         rows, queries = [], []
         for number, record in enumerate(records):
             row, own = _queries_of(record, number, settings, self.charges)
@@ -201,18 +205,18 @@ class SequencePrediction:
         return rows
 
     def _search(self, queries: list[_Query]) -> list[list[Found]]:
-        device = self._run_device()  # type: ignore[attr-defined]
+        device = self._run_device()
         network = self.network_
         assert isinstance(network, PeptideNetwork)
         peaks = stack_peaks(
             [(one.mz, one.intensity) for one in queries],
             np.array([one.mass for one in queries]),
             np.array([one.charge for one in queries]),
-            dtype=self._dtype,  # type: ignore[attr-defined]
+            dtype=self._dtype,
         )
         peaks = Peaks(*(one.to(device) for one in peaks))
         settings = self._search_settings()
-        with torch.inference_mode(), self._autocast(device):  # type: ignore[attr-defined]
+        with torch.inference_mode(), self._autocast(device):
             if network.autoregressive is None:
                 return search_paths(network, peaks, settings)
             table = _mass_table(self.vocabulary_)
@@ -234,7 +238,8 @@ class SequencePrediction:
         best = found[0]
         is_terminal = self.vocabulary_.is_terminal[best.tokens]
         if int((~is_terminal).sum()) < self.fewest_residues:
-            row["reason"] = f"the peptide is shorter than {self.fewest_residues}"
+            if row["peptide"] is None:  # another charge may have had a longer one
+                row["reason"] = f"the peptide is shorter than {self.fewest_residues}"
             return
         score = float(np.exp(best.log_score))
         if row["peptide"] is not None and row["score"] >= score:

@@ -26,7 +26,7 @@ from sciseq.sequencing.training_spectra import (
     read_annotated,
     split_by_peptide,
 )
-from sciseq.torch_base import TRAINING_RULES, TorchEstimator, data_fingerprint
+from sciseq.torch_base import TRAINING_RULES, data_fingerprint
 from sciseq.training import Batches, TrainingOptions, resolve_seed
 
 __all__ = ["PeptideSequencer"]
@@ -39,7 +39,7 @@ _GRADIENT_CLIP = 1.0
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class PeptideSequencer(SequencePrediction, TorchEstimator):
+class PeptideSequencer(SequencePrediction):
     r"""Read peptides from tandem mass spectra, without a database.
 
     A transformer reads the peaks. One decoder writes residue after residue, told the

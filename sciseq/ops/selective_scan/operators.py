@@ -60,11 +60,28 @@ class ScanOperator:
         )
 
         @forward.register_fake
-        def _(u: Any, dt: Any, A: Any, B: Any, C: Any, D: Any, reverse: Any, keep: Any):  # type: ignore[no-untyped-def]
+        def _(
+            u: Tensor,
+            dt: Any,
+            A: Tensor,
+            B: Tensor,
+            C: Any,
+            D: Any,
+            bits: int,
+            keep: bool,
+        ) -> tuple[Tensor, Tensor]:
             return torch.empty_like(u), empty_kept(u, A, B, keep)
 
         @backward.register_fake
-        def _(grad_y: Any, u: Any, dt: Any, A: Any, B: Any, C: Any, *rest: Any):  # type: ignore[no-untyped-def]
+        def _(
+            grad_y: Any,
+            u: Tensor,
+            dt: Tensor,
+            A: Tensor,
+            B: Tensor,
+            C: Tensor,
+            *rest: Any,
+        ) -> list[Tensor]:
             return [
                 torch.empty_like(u),
                 torch.empty_like(dt),
