@@ -225,3 +225,63 @@ def train(
                 verbose=verbose,
             )
         )
+
+
+@sequence.command("train-default")
+def train_default(
+    context: typer.Context,
+    proteins: Annotated[
+        list[Path], typer.Argument(help="FASTA files of proteins, each also .gz.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder (or .zip) for the model; one that is there is replaced.",
+        ),
+    ],
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Annotated spectra whose peptides are not trained on (repeated)."
+        ),
+    ] = None,
+    spectra: Annotated[
+        int | None,
+        typer.Option(help="Simulated spectra to learn from, instead of 360000."),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that simulate.", min=1)] = 1,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(help="Folder for checkpoints; a run found there is continued."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
+    device: _Device = "auto",
+    quiet: _Quiet = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show the progress of training.")
+    ] = False,
+    config: _Config = None,
+) -> None:
+    """Train the model that comes with sciseq, from simulated spectra alone.
+
+    With more proteins, more spectra and a GPU it becomes another, better one.
+    """
+    with reported(debug=context.obj):
+        from sciseq.cli.sequence_default import TrainDefaultRequest, run_train_default
+
+        run_train_default(
+            TrainDefaultRequest(
+                proteins=proteins,
+                out=out,
+                exclude=exclude or [],
+                spectra=spectra,
+                workers=workers,
+                checkpoints=checkpoints,
+                seed=seed,
+                device=device,
+                quiet=quiet,
+                verbose=verbose,
+            )
+        )

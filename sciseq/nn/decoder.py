@@ -7,10 +7,10 @@ Axes: ``batch``, ``query`` (tokens that read), ``key`` (tokens that are read), `
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciseq.errors import InputError
+from sciseq.nn.attention import attend
 from sciseq.nn.dropout import Dropout
 from sciseq.nn.feed_forward import FeedForward
 
@@ -118,7 +118,7 @@ class MultiHeadAttention(nn.Module):
         """
         n_batch, n_queries, d_model = x.shape
         q = self.queries(x).view(n_batch, n_queries, self.n_heads, -1).transpose(1, 2)
-        y = F.scaled_dot_product_attention(q, *memory, attn_mask=mask)
+        y = attend(q, *memory, mask)
         # (batch, head, query, width) to (batch, query, d_model)
         joined = y.transpose(1, 2).reshape(n_batch, n_queries, d_model)
         output: Tensor = self.out(joined)

@@ -3,6 +3,7 @@
 Axes: n spectra.
 """
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sciseq.errors import InputError
 from sciseq.parameters import AnyOf, Boolean, Instance, Integer, Nothing, Option, Real
 from sciseq.parameters import Rule as ParameterRule
 from sciseq.sequencing.calibration import ScoreCalibration
@@ -19,8 +21,10 @@ from sciseq.sequencing.network import PeptideNetwork, grown_weights
 from sciseq.sequencing.objective import CrossTraining, JointTraining
 from sciseq.sequencing.peptide_batches import PeptideBatches
 from sciseq.sequencing.prediction import SequencePrediction
+from sciseq.sequencing.reranking import Reranker
 from sciseq.sequencing.residues import Vocabulary
 from sciseq.sequencing.spectra import PeakSettings
+from sciseq.sequencing.spectrum_stream import SpectrumStream, StreamBatches
 from sciseq.sequencing.training_spectra import (
     TrainingSpectra,
     read_annotated,
@@ -99,6 +103,9 @@ class PeptideSequencer(SequencePrediction):
         Move the weight of the losses in joint training; else both weigh one half.
     gradient_block : bool, default=True
         Keep the autoregressive loss from training the other decoder.
+    min_nar_weight : float, default=0.0
+        Smallest weight of the nonautoregressive loss in joint training; above 0 its
+        decoder goes on following the encoder until the end.
     cross_epochs : int, default=3
         Epochs of the second stage, after ``max_epochs`` of joint training.
     learning_rate : float, default=5e-4
@@ -182,6 +189,7 @@ class PeptideSequencer(SequencePrediction):
         "profile": Option("skip", "centroid"),
         "annealing": Boolean(),
         "gradient_block": Boolean(),
+        "min_nar_weight": Real(0.0, 1.0),
         "cross_epochs": Integer(0),
         "learning_rate_schedule": Option("cosine", "constant"),
         "validation_fraction": Real(0.0, 1.0, open_high=True),
@@ -209,6 +217,7 @@ class PeptideSequencer(SequencePrediction):
     profile: str = "skip"
     annealing: bool = True
     gradient_block: bool = True
+    min_nar_weight: float = 0.0
     cross_epochs: int = 3
     learning_rate: float = 5e-4
     learning_rate_schedule: str = "cosine"
@@ -225,16 +234,26 @@ class PeptideSequencer(SequencePrediction):
     checkpoint_dir: str | os.PathLike[str] | None = None
     memory_limit: str | int | None = None
 
-    def fit(self, X: Any, y: Iterable[str] | None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Iterable[str] | None = None,
+        *,
+        validation_data: Any = None,
+    ) -> Self:
         """Learn from spectra with known peptides.
 
         Parameters
         ----------
-        X : path, list of paths, or spectra
+        X : path, list of paths, spectra, or SpectrumStream
             Files (MGF, mzML, mzXML, MSP, also gzipped), :class:`Spectrum` objects,
-            dictionaries of pyteomics, or a data frame.
+            dictionaries of pyteomics, a data frame, or simulated spectra without end
+            (:meth:`Simulator.stream <sciseq.sequencing.simulator.Simulator.stream>`),
+            of which every epoch has its own.
         y : iterable of str, optional
             Peptides in ProForma, one per spectrum. By default those of the files.
+        validation_data : same kinds as X but a stream, optional
+            Annotated spectra that epochs are chosen by, instead of a share of X.
 
         Returns
         -------
@@ -242,21 +261,29 @@ class PeptideSequencer(SequencePrediction):
         """
         self._check_parameters()
         vocabulary = Vocabulary().with_modifications(self.modifications or ())
-        data = read_annotated(
-            X,
-            y,
+        read = functools.partial(
+            read_annotated,
             vocabulary=vocabulary,
             settings=self._peak_settings(),
             most_residues=int(self.most_residues),
         )
+        is_stream = isinstance(X, SpectrumStream)
+        if is_stream:
+            _check_stream(X, y, vocabulary)
+        data: Any = X if is_stream else read(X, y)
+        held = None if validation_data is None else read(validation_data, None)
         before = self._fitted_attributes()
         self._forget()
-        self.vocabulary_, self.skipped_ = vocabulary, data.skipped
+        self.vocabulary_ = vocabulary
+        self.skipped_ = [] if is_stream else data.skipped
         self._start: Mapping[str, Tensor] | None = None
         if self.warm_start and "network_" in before:
             self._start = dict(before["network_"].state_dict())
         try:
-            self._fit_annotated(data)
+            if is_stream:
+                self._fit_stream(data, held)
+            else:
+                self._fit_annotated(data, held)
         except BaseException:
             self._forget()
             for name, value in before.items():
@@ -267,13 +294,45 @@ class PeptideSequencer(SequencePrediction):
         self.n_features_in_ = 1  # a spectrum is one thing
         return self
 
-    def _fit_annotated(self, data: TrainingSpectra) -> None:
-        rng = np.random.default_rng([resolve_seed(self.random_state), 0])
-        rows = split_by_peptide(
-            data.peptides, self.vocabulary_, self.validation_fraction, rng
+    def _fit_annotated(
+        self, data: TrainingSpectra, held: TrainingSpectra | None
+    ) -> None:
+        if held is None:
+            rng = np.random.default_rng([resolve_seed(self.random_state), 0])
+            rows = split_by_peptide(
+                data.peptides, self.vocabulary_, self.validation_fraction, rng
+            )
+            data, held = (data.subset(one) for one in rows)
+        stacked = [one.stacked(self._dtype) for one in (data, held) if len(one)]
+
+        def make_batches(device: torch.device) -> tuple[Batches, Batches | None]:
+            made = [PeptideBatches(*one, device) for one in stacked]
+            return made[0], made[1] if len(made) > 1 else None
+
+        arrays = [tensor.numpy() for pair in stacked for one in pair for tensor in one]
+        self._fit_batches(
+            make_batches, data_fingerprint(arrays) if self.checkpoint_dir else ""
         )
-        training, held = (data.subset(one) for one in rows)
-        self._fit_spectra(training, held if len(held) else None)
+
+    def _fit_stream(self, stream: SpectrumStream, held: TrainingSpectra | None) -> None:
+        settings, most_residues = self._peak_settings(), int(self.most_residues)
+        if held is not None:
+            validation: Any = held.stacked(self._dtype)
+        else:
+            n_held = max(round(self.validation_fraction * stream.n_per_epoch), 1)
+            validation = stream.held_out(n_held, settings, most_residues=most_residues)
+        running: list[StreamBatches] = []  # those of the device at hand
+
+        def make_batches(device: torch.device) -> tuple[Batches, Batches | None]:
+            made = StreamBatches(stream, settings, most_residues, device, self._dtype)
+            running[:] = [made]
+            peaks, targets = validation
+            return made, PeptideBatches(peaks, targets, device)
+
+        def begin(epoch: int, n_epochs: int) -> None:
+            running[0].begin(epoch, n_epochs)
+
+        self._fit_batches(make_batches, stream.fingerprint(), begin)
 
     def _parameter_relations(self) -> list[str]:
         problems = super()._parameter_relations()
@@ -329,40 +388,50 @@ class PeptideSequencer(SequencePrediction):
         """Whether the network at hand is, or is about to be, trained crosswise."""
         return getattr(self, "is_crossed_", False)
 
-    def _fit_spectra(
-        self, training: TrainingSpectra, validation: TrainingSpectra | None
-    ) -> None:
-        stacked = [
-            one.stacked(self._dtype)
-            for one in (training, validation)
-            if one is not None
-        ]
-
-        def make_batches(device: torch.device) -> tuple[Batches, Batches | None]:
-            made = [PeptideBatches(*one, device) for one in stacked]
-            return made[0], made[1] if len(made) > 1 else None
-
-        arrays = [tensor.numpy() for pair in stacked for one in pair for tensor in one]
-        fingerprint = data_fingerprint(arrays) if self.checkpoint_dir else ""
-        self._fit_batches(make_batches, fingerprint)
-
     def _fit_batches(
         self,
         make_batches: Callable[[torch.device], tuple[Batches, Batches | None]],
         fingerprint: str,
+        begin_epoch: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Run both stages of the training."""
+        """Run both stages of the training.
+
+        ``begin_epoch`` is told which epoch of how many begins, of both stages.
+        """
         sizes: dict[str, Any] = {
             "tokens_per_item": int(self.n_peaks) + 2 * int(self.most_residues),
             "fingerprint": fingerprint,
         }
-        joint = JointTraining(annealing=bool(self.annealing))
-        self._on_step: Callable[[int, int], None] | None = joint.on_step
-        self._train(joint, make_batches, **sizes)
-        self._on_step = None
+        joint = JointTraining(
+            annealing=bool(self.annealing), least_other=float(self.min_nar_weight)
+        )
+        n_joint = int(self.max_epochs)
         has_cross = self.decoder == "hybrid" and self.cross_epochs
-        if not has_cross or self.stopped_ == "interrupted":
-            return
+        n_all = n_joint + (int(self.cross_epochs) if has_cross else 0)
+
+        def on_step(step: int, n_steps: int) -> None:
+            joint.on_step(step, n_steps)
+            if begin_epoch is not None:
+                begin_epoch(step * n_joint // n_steps, n_all)
+
+        def on_cross_step(step: int, n_steps: int) -> None:
+            if begin_epoch is not None:
+                begin_epoch(n_joint + step * (n_all - n_joint) // n_steps, n_all)
+
+        self._on_step: Callable[[int, int], None] | None = on_step
+        try:
+            self._train(joint, make_batches, **sizes)
+            if has_cross and self.stopped_ != "interrupted":
+                self._on_step = on_cross_step
+                self._train_crosswise(make_batches, sizes)
+        finally:
+            del self._on_step
+
+    def _train_crosswise(
+        self,
+        make_batches: Callable[[torch.device], tuple[Batches, Batches | None]],
+        sizes: dict[str, Any],
+    ) -> None:
         history, self.is_crossed_ = self.history_, True
         self._start = dict(self.network_.state_dict())
         self._train(
@@ -400,7 +469,7 @@ class PeptideSequencer(SequencePrediction):
             options,
             schedule=lambda epoch: 1.0,
             step_schedule=factor,
-            on_step=getattr(self, "_on_step", None),
+            on_step=self._on_step,
             gradient_clip=_GRADIENT_CLIP,
         )
 
@@ -410,8 +479,9 @@ class PeptideSequencer(SequencePrediction):
         attributes, weights = super()._get_saved_state()
         if "vocabulary_" in attributes:
             attributes["vocabulary_"] = attributes["vocabulary_"].to_dict()
-        if "calibration_" in attributes:
-            attributes["calibration_"] = attributes["calibration_"].to_dict()
+        for name in ("calibration_", "reranker_"):
+            if name in attributes:
+                attributes[name] = attributes[name].to_dict()
         return attributes, weights
 
     def _set_saved_state(
@@ -422,4 +492,23 @@ class PeptideSequencer(SequencePrediction):
             made["vocabulary_"] = Vocabulary.from_dict(made["vocabulary_"])
         if "calibration_" in made:
             made["calibration_"] = ScoreCalibration.from_dict(made["calibration_"])
+        if "reranker_" in made:
+            made["reranker_"] = Reranker.from_dict(made["reranker_"])
         super()._set_saved_state(made, weights)
+
+
+def _check_stream(
+    stream: SpectrumStream, y: Iterable[str] | None, vocabulary: Vocabulary
+) -> None:
+    if y is not None:
+        raise InputError("a stream of simulated spectra has peptides of its own",
+                         where="y", hint="Leave y out.")  # fmt: skip
+    if stream.simulator.vocabulary != vocabulary:
+        own, wanted = (set(one.tokens) for one in (stream.simulator.vocabulary,
+                                                   vocabulary))  # fmt: skip
+        raise InputError(
+            f"the simulator writes peptides with other tokens than the sequencer: "
+            f"{', '.join(sorted(own ^ wanted)) or 'in another order'}",
+            where="X",
+            hint="Give both the same modifications.",
+        )

@@ -6,7 +6,9 @@ instrument of its own, drawn from wide ranges (domain randomisation), so that a 
 cannot rely on any one of them.
 """
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,9 @@ from sciseq.sequencing.simulator_peptides import (
 from sciseq.sequencing.simulator_physics import Physics, PhysicsTable
 from sciseq.sequencing.simulator_statistics import statistics
 from sciseq.sequencing.spectra import Spectrum
+
+if TYPE_CHECKING:
+    from sciseq.sequencing.spectrum_stream import SpectrumStream
 
 __all__ = [
     "Physics",
@@ -189,6 +194,41 @@ class Simulator:
     def n_peptides(self) -> int:
         """Peptides to draw from."""
         return self._pool.n_peptides
+
+    def stream(
+        self, n_per_epoch: int, *, random_state: int = 0, n_workers: int = 1
+    ) -> "SpectrumStream":
+        """Return training data that never end: other spectra in every epoch.
+
+        Parameters
+        ----------
+        n_per_epoch : int
+            Spectra of an epoch.
+        random_state : int, default=0
+            Seed.
+        n_workers : int, default=1
+            Processes that simulate while the network learns.
+
+        Returns
+        -------
+        SpectrumStream
+            For :meth:`PeptideSequencer.fit <sciseq.PeptideSequencer.fit>`.
+        """
+        from sciseq.sequencing.spectrum_stream import SpectrumStream
+
+        return SpectrumStream(
+            self, n_per_epoch, random_state=random_state, n_workers=n_workers
+        )
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that its spectra depend on."""
+        charges = self._charges or (np.zeros(0), np.zeros(0))
+        physics = np.zeros(0) if self._physics is None else self._physics.values
+        digest = hashlib.sha256(repr(self.vocabulary.to_dict()).encode())
+        for one in (*charges, physics, *self._pool.arrays):
+            digest.update(np.ascontiguousarray(one).tobytes())
+        digest.update(repr(self._modifications.chances).encode())
+        return digest.hexdigest()
 
     def sample(
         self, n: int, random_state: int | np.random.Generator | None = None

@@ -4,6 +4,7 @@ Axes: ``spectrum`` (n), ``peak``, ``token`` (N to C), the last two padded.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -64,8 +65,13 @@ class SimulatedSpectra(NamedTuple):
 
     def spectrum(self, number: int, vocabulary: Vocabulary) -> Spectrum:
         """Return one of them as a record."""
-        n_peaks = self.n_peaks[number]
         tokens = self.tokens[number, : self.n_tokens[number]]
+        bare = self.bare_spectrum(number)
+        return replace(bare, peptide=vocabulary.decode(tokens))
+
+    def bare_spectrum(self, number: int) -> Spectrum:
+        """Return one of them as a record that does not tell its peptide."""
+        n_peaks = self.n_peaks[number]
         return Spectrum(
             self.mz[number, :n_peaks].copy(),
             self.intensity[number, :n_peaks].copy(),
@@ -74,7 +80,6 @@ class SimulatedSpectra(NamedTuple):
             identifier=f"index={number}",
             source="simulated",
             index=number,
-            peptide=vocabulary.decode(tokens),
         )
 
 

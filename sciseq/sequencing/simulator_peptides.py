@@ -79,6 +79,11 @@ class Pool:
         self._flat, self._lengths = flat.astype(np.int16), lengths
         self.n_peptides = len(lengths)
 
+    @property
+    def arrays(self) -> tuple[npt.NDArray[np.generic], ...]:
+        """All that draws depend on."""
+        return self._flat, self._lengths, self._sizes, self._shares
+
     @classmethod
     def read(
         cls,
@@ -196,6 +201,11 @@ class Modifications:
                 "the chances of modifications of the N-terminus add up to more than 1",
                 where="modifications",
             )
+
+    @property
+    def chances(self) -> tuple[list[tuple[int, int, float]], list[tuple[int, float]]]:
+        """Tokens and chances, of residues and of the N-terminus."""
+        return self._residues, self._terminal
 
     def apply(
         self, tokens: IndexArray, n_tokens: IndexArray, rng: np.random.Generator
