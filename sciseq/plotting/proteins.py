@@ -166,7 +166,7 @@ def _draw_bricks(
 def _name_axes(axis: Axes, row: Any, n_levels: int) -> None:
     axis.set_xlim(0.5, row["length"] + 0.5)
     axis.set_ylim(-0.3, 1 + _GAP + n_levels)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axis.set_xlabel("residue")
     axis.set_yticks([])
     axis.spines[["top", "right", "left"]].set_visible(False)

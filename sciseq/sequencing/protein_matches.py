@@ -4,6 +4,7 @@ Isoleucine and leucine weigh the same, so they count as one letter; modification
 ignored. All else must agree letter by letter.
 """
 
+import math
 import os
 import re
 from collections import Counter
@@ -215,8 +216,10 @@ def _bare_sequences(peptides: Any) -> Iterator[str]:
 
 
 def _is_missing(peptide: Any) -> bool:
-    # pandas has missing values of its own: NaN is not equal to itself, NA has a name.
-    return peptide is None or peptide == "" or repr(peptide) in ("nan", "<NA>")
+    if isinstance(peptide, float):
+        return math.isnan(peptide)
+    # pandas has a missing value of its own, which cannot be compared.
+    return peptide is None or repr(peptide) in ("''", "<NA>")
 
 
 # --------------------------------------------------------------------------- search

@@ -208,7 +208,8 @@ def test_a_table_joins_its_matches_by_letters(tmp_path) -> None:
 
 def test_no_peptides_are_two_empty_tables(tmp_path) -> None:
     path = write(tmp_path, ["MPEPTIDEK"])
-    some, none = match_proteins(["PEP"], path), match_proteins([None], path)
+    some = match_proteins(["PEP"], path)
+    none = match_proteins([None, "", np.float64(np.nan), pd.NA], path)
     for one, other in zip(some, none, strict=True):
         assert len(other) == 0
         assert one.dtypes.to_dict() == other.dtypes.to_dict()
