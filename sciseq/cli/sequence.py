@@ -168,6 +168,56 @@ def annotate(
 
 
 @sequence.command()
+def match(
+    context: typer.Context,
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            help="Table that `predict` wrote: .csv, .tsv or .parquet, with the columns "
+            "source, identifier and peptide."
+        ),
+    ],
+    fasta: Annotated[
+        list[Path],
+        typer.Option(help="Proteins, plain or .gz (repeated for several files)."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Peptides and their places: .csv, .tsv or .parquet."
+        ),
+    ],
+    proteins: Annotated[
+        Path | None,
+        typer.Option(help="Proteins and how much is covered: .csv, .tsv or .parquet."),
+    ] = None,
+    enzyme: Annotated[
+        str, typer.Option(help="Whose rule the column fits_enzyme follows.")
+    ] = "trypsin",
+    quiet: _Quiet = False,
+    config: _Config = None,
+) -> None:
+    """Find the proteins of predicted peptides in a FASTA file.
+
+    Isoleucine counts as leucine, modifications do not count. Peptides that stand in no
+    protein are listed too.
+    """
+    with reported(debug=context.obj):
+        from sciseq.cli.sequence_matching import MatchRequest, run_match
+
+        run_match(
+            MatchRequest(
+                predictions=predictions,
+                fasta=fasta,
+                out=out,
+                proteins=proteins,
+                enzyme=enzyme,
+                quiet=quiet,
+            )
+        )
+
+
+@sequence.command()
 def train(
     context: typer.Context,
     spectra: _Spectra,

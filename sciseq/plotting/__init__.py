@@ -28,6 +28,7 @@ from sciseq.plotting.peptides import (
     plot_precision_coverage,
     plot_residue_confidence,
 )
+from sciseq.plotting.proteins import plot_protein_coverage
 from sciseq.plotting.spectra import plot_mirror, plot_spectrum
 from sciseq.plotting.training import plot_history
 
@@ -45,6 +46,7 @@ __all__ = [
     "plot_importance",
     "plot_mirror",
     "plot_precision_coverage",
+    "plot_protein_coverage",
     "plot_residue_confidence",
     "plot_spectrum",
     "plot_variate_heatmap",

@@ -15,6 +15,7 @@ import torch
 from sciseq.errors import CapabilityError, InputError
 from sciseq.sequencing.calibration import ScoreCalibration, q_values
 from sciseq.sequencing.candidate_features import candidate_features
+from sciseq.sequencing.decoys import decoy_q_values, decoy_spectra
 from sciseq.sequencing.ion_evidence import Peaks
 from sciseq.sequencing.mass_table import MassTable
 from sciseq.sequencing.masses import mz_of, neutral_mass, ppm_error
@@ -94,13 +95,17 @@ class SequencePrediction(TorchEstimator):
         found[:] = peptides
         return found
 
-    def predict_table(self, X: Any) -> Any:
+    def predict_table(self, X: Any, *, fdr: str = "calibrated") -> Any:
         """Read the peptides of spectra, with scores and the fate of every spectrum.
 
         Parameters
         ----------
         X : path, list of paths, or spectra
             As in :meth:`predict`.
+        fdr : {"calibrated", "decoy"}, default="calibrated"
+            How false discovery rates are estimated. ``"decoy"`` reads a decoy of every
+            spectrum too, in twice the time; its rates are too small as a rule, see
+            :mod:`sciseq.sequencing.decoys`.
 
         Returns
         -------
@@ -109,16 +114,34 @@ class SequencePrediction(TorchEstimator):
             source, scan number, title, retention time in s, precursor m/z, charge,
             peptide in ProForma, score in [0, 1], scores of the residues from the
             N-terminus, calculated m/z, mass error in ppm, and the reason where there is
-            no peptide. After :meth:`calibrate` also probability and q_value.
+            no peptide. After :meth:`calibrate` also probability and q_value; with
+            ``fdr="decoy"`` also decoy_score and decoy_q_value.
+
+        Raises
+        ------
+        InputError
+            For another `fdr`.
         """
         import pandas as pd
 
+        if fdr not in ("calibrated", "decoy"):
+            raise InputError(
+                f"fdr is {fdr!r}, must be 'calibrated' or 'decoy'", where="fdr"
+            )
+        if fdr == "decoy":
+            X = list(read_spectra(X))
         table = pd.DataFrame(list(self.iter_rows(X)), columns=list(COLUMNS))
         calibration: ScoreCalibration | None = getattr(self, "calibration_", None)
         if calibration is not None:
             scores = table["score"].to_numpy(np.float64)
             table["probability"] = calibration.probability(scores)
             table["q_value"] = q_values(table["probability"].to_numpy())
+        if fdr == "decoy":
+            decoys = pd.DataFrame(list(self.iter_rows(decoy_spectra(X))))
+            table["decoy_score"] = decoys["score"].astype(np.float64)
+            table["decoy_q_value"] = decoy_q_values(
+                table["score"].astype(np.float64), table["decoy_score"]
+            )
         return table
 
     def calibrate(self, X: Any, y: Iterable[str] | None = None) -> Any:
