@@ -5,10 +5,10 @@ Axes: ``item`` (independent sequences), ``beam`` (candidates of one item), ``hea
 head). A row is one beam of one item.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sciseq.errors import InputError
@@ -70,9 +70,10 @@ class CrossAttentionCache:
                 f"(item, token) = {expected}",
                 where="CrossAttentionCache, is_token",
             )
-        # They are read at every step, so that a better order in memory pays.
+        # They are read at every step, so that a better order in memory pays: few
+        # queries read transposed keys faster.
         self._layers = [
-            KeysAndValues(*(one.contiguous() for one in layer)) for layer in layers
+            (one.keys.mT.contiguous(), one.values.contiguous()) for one in layers
         ]
         self.mask = None if is_token is None else is_token[:, None, None, :]
 
@@ -82,7 +83,8 @@ class CrossAttentionCache:
         With the beams of an item as its queries, (item, beam, d_model), they and
         ``mask`` are what ``MultiHeadAttention`` takes.
         """
-        return self._layers[layer]
+        transposed, values = self._layers[layer]
+        return KeysAndValues(transposed.mT, values)
 
     def attend(self, layer: int, query: Tensor) -> Tensor:
         """Let the beams of each item read the item's tokens.
@@ -99,12 +101,12 @@ class CrossAttentionCache:
         Tensor, shape (item, beam, head, width)
             What each head read.
         """
-        y = F.scaled_dot_product_attention(
-            query.transpose(1, 2),  # (item, head, beam, width)
-            *self._layers[layer],
-            attn_mask=self.mask,
-        )
-        return y.transpose(1, 2)
+        transposed, values = self._layers[layer]
+        # (item, head, beam, token)
+        scores = _scaled(query).transpose(1, 2) @ transposed
+        if self.mask is not None:
+            scores = scores.masked_fill_(~self.mask, -math.inf)
+        return (scores.softmax(dim=-1) @ values).transpose(1, 2)
 
     def keep(self, items: Tensor) -> None:
         """Drop all items but these.
@@ -115,8 +117,8 @@ class CrossAttentionCache:
             Present positions of the items that stay, in their new order.
         """
         self._layers = [
-            KeysAndValues(*(one.index_select(0, items) for one in layer))
-            for layer in self._layers
+            (keys.index_select(0, items), values.index_select(0, items))
+            for keys, values in self._layers
         ]
         if self.mask is not None:
             self.mask = self.mask.index_select(0, items)
@@ -191,6 +193,7 @@ class SelfAttentionCache:
         self._layers = [
             torch.empty(shape, dtype=dtype, device=device) for _ in range(n_layers)
         ]
+        self._spare: Tensor | None = None  # memory of one layer, for reordering
 
     @property
     def length(self) -> int:
@@ -248,11 +251,11 @@ class SelfAttentionCache:
         Tensor, shape (item, beam, head, width)
             What each head read.
         """
-        y = F.scaled_dot_product_attention(
-            query.flatten(0, 1).unsqueeze(2),  # (row, head, 1, width)
-            *self.append(layer, key, value),
-        )
-        return y.reshape(query.shape)
+        keys, values = self.append(layer, key, value)
+        # One query at a time is too little work for a fused attention kernel.
+        asked = _scaled(query).flatten(0, 1).unsqueeze(2)  # (row, head, 1, width)
+        weights = (asked @ keys.mT).softmax(dim=-1)
+        return (weights @ values).reshape(query.shape)
 
     def reorder(self, parents: Tensor) -> None:
         """Let each beam go on from another beam of its item.
@@ -264,10 +267,16 @@ class SelfAttentionCache:
         """
         first = torch.arange(self.n_items, device=parents.device) * self.n_beams
         rows = (first[:, None] + parents).flatten()
-        for storage in self._layers:
-            # Both sides are the filled part; the rest is overwritten before it is read.
+        # Each layer moves to the memory that the one before it has left.
+        target = self._spare
+        if target is None:
+            target = torch.empty_like(self._layers[0])
+        for layer, storage in enumerate(self._layers):
+            # Only the filled part; the rest is overwritten before it is read.
             filled = storage[:, :, :, : self.length]
-            filled.copy_(filled.index_select(1, rows))
+            torch.index_select(filled, 1, rows, out=target[:, :, :, : self.length])
+            self._layers[layer], target = target, storage
+        self._spare = target
 
     def keep(self, items: Tensor) -> None:
         """Drop all items but these, and give back their memory.
@@ -280,8 +289,13 @@ class SelfAttentionCache:
         beams = torch.arange(self.n_beams, device=items.device)
         rows = (items[:, None] * self.n_beams + beams).flatten()
         self.n_items = len(items)
+        self._spare = None
         for layer, storage in enumerate(self._layers):
             kept = storage.new_empty((2, len(rows), *storage.shape[2:]))
             filled = storage[:, :, :, : self.length]
             kept[:, :, :, : self.length] = filled.index_select(1, rows)
             self._layers[layer] = kept
+
+
+def _scaled(query: Tensor) -> Tensor:
+    return query * (1 / math.sqrt(query.shape[-1]))

@@ -17,7 +17,13 @@ from sciseq.decoding.ctc import best_alignment, collapse
 from sciseq.decoding.ctc_search import prefix_beam_search
 from sciseq.decoding.finished_sequences import gather_beams
 from sciseq.decoding.kv_cache import CrossAttentionCache, SelfAttentionCache
-from sciseq.sequencing.ion_evidence import Peaks
+from sciseq.sequencing.ion_evidence import (
+    Candidates,
+    Peaks,
+    Windows,
+    candidate_evidence,
+    windows_of,
+)
 from sciseq.sequencing.mass_constraint import MassConstraint
 from sciseq.sequencing.mass_control import most_probable_paths
 from sciseq.sequencing.mass_table import MassTable
@@ -65,7 +71,8 @@ class CachedDecoder:
     Notes
     -----
     A :class:`sciseq.decoding.beam_search.Decoder`. The spectra are encoded once, what
-    the layers read of them is projected once, and every token once.
+    the layers read of them is projected once, and every token once. At the first step
+    all beams are the same, and one of them is computed.
     """
 
     def __init__(self, network: PeptideNetwork, peaks: Peaks) -> None:
@@ -79,6 +86,7 @@ class CachedDecoder:
             self.decoder.memory(read.tokens), read.is_token
         )
         self.codes = network.codes(network.masses)
+        self.windows = windows_of(peaks) if network.has_evidence else None
 
     def start(self, n_items: int, n_beams: int, max_length: int) -> None:
         """Get ready."""
@@ -91,30 +99,42 @@ class CachedDecoder:
             n_heads,
             max_length=max_length + 1,
             width=self.decoder.d_model // n_heads,
-            dtype=self.codes.dtype,
+            dtype=self.cross.memory(0).keys.dtype,  # another one with autocast
             device=self.codes.device,
         )
         self.prefix = self.network.masses.new_zeros((n_items, n_beams))
 
     def step(self, tokens: Tensor) -> Tensor:
         """Return the log-probabilities of what comes next (item, beam, token + 1)."""
-        length, decoder = tokens.shape[-1], self.decoder
+        _, n_beams, length = tokens.shape
+        decoder, peaks = self.decoder, self.peaks
         if length:
             self.prefix = self.prefix + self.network.masses[tokens[..., -1]]
-            before = decoder.embedding[tokens[..., -1]]
+            prefix, before = self.prefix, decoder.embedding[tokens[..., -1]]
         else:
-            before = decoder.start(self.peaks).expand(-1, tokens.shape[1], -1)
-        evidence = self.network.evidence(self.peaks, self.prefix)
+            prefix, before = self.prefix[:, :1], decoder.start(peaks)
+        evidence = self._evidence(prefix)
         place = torch.full((1,), length, device=tokens.device)
-        x = decoder.inputs(self.peaks, before, self.prefix, place, self.codes, evidence)
+        x = decoder.inputs(peaks, before, prefix, place, self.codes, evidence)
         for number, layer in enumerate(decoder.decoder_layers):
             x = layer.step(x, *self._readers(number))
         scores = decoder.scores(x, self.codes, evidence)
-        return scores.float().log_softmax(dim=-1)
+        return scores.float().log_softmax(dim=-1).expand(-1, n_beams, -1)
+
+    def _evidence(self, prefix: Tensor) -> Tensor | None:
+        """As the network's method, which cannot know that the spectra stay."""
+        if self.windows is None:
+            return None
+        network = self.network
+        candidates = Candidates(network.masses, network.sums, network.place)
+        found = candidate_evidence(self.peaks, prefix, candidates, self.windows)
+        return found.to(network.codes.vectors.dtype)
 
     def _readers(self, number: int) -> tuple[Callable[..., Tensor], Any]:
-        def own(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            return self.own.attend(number, query, key, value)
+        def own(query: Tensor, *key_value: Tensor) -> Tensor:
+            n_computed, n_beams = query.shape[1], self.prefix.shape[1]
+            found = (one.expand(-1, n_beams, -1, -1) for one in (query, *key_value))
+            return self.own.attend(number, *found)[:, :n_computed]
 
         def memory(query: Tensor) -> Tensor:
             return self.cross.attend(number, query)
@@ -132,6 +152,8 @@ class CachedDecoder:
         self.cross.keep(items)
         self.prefix = self.prefix[items]
         self.peaks = Peaks(*(one[items] for one in self.peaks))
+        if self.windows is not None:
+            self.windows = Windows(*(one[items] for one in self.windows))
 
 
 def search_residues(

@@ -293,8 +293,9 @@ class SequencePrediction(TorchEstimator):
             row, own = _queries_of(record, number, settings, self.charges)
             rows.append(row)
             queries += own
-        # Spectra of one size together need little padding.
-        queries.sort(key=lambda one: len(one.mz))
+        # Spectra of one size together need little padding, and those of one mass are
+        # read to their ends in as many steps.
+        queries.sort(key=lambda one: (len(one.mz), one.mass))
         for first in range(0, len(queries), _TOGETHER):
             part = queries[first : first + _TOGETHER]
             for query, found in zip(part, self._search(part), strict=True):

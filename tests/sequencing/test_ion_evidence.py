@@ -12,7 +12,9 @@ from sciseq.sequencing.ion_evidence import (
     candidate_evidence,
     candidates_of,
     peak_evidence,
+    windows_of,
 )
+from sciseq.sequencing.masses import PROTON, WATER
 from sciseq.sequencing.peptide_batches import stack_peaks
 
 MASSES = torch.from_numpy(np.array(VOCABULARY.masses))
@@ -105,3 +107,61 @@ def test_complements_and_ladders_of_peaks():
     lighter, heavier = at[y[5]][2 : 2 + 19], at[y[4]][2 + 19 :]
     assert lighter[P] == heavier[P] == 1
     assert lighter.sum() == heavier.sum() == 1
+
+
+def crowded(seed, n_peaks=300):
+    """Spectra with peaks closer than the tolerance, and some in the same place."""
+    rng = np.random.default_rng(seed)
+    mz = rng.uniform(80, 900, (2, n_peaks))
+    mz[:, 1::3] = mz[:, ::3] + rng.uniform(0, 0.01, mz[:, ::3].shape)
+    mz[:, 2::6] = mz[:, ::6]
+    spectra = [(np.sort(one), rng.uniform(0.1, 1, n_peaks)) for one in mz]
+    mass = VOCABULARY.mass(VOCABULARY.encode("LDKGGFWYK"))
+    return stack_peaks(spectra, [mass, mass + 100], [2, 2], dtype=torch.float64)
+
+
+def highest_ahead(peaks, prefix, token):
+    """The three last features, from every second residue by itself."""
+    found = np.zeros(3)
+    mz, M = peaks.mz.numpy(), float(peaks.precursor_mass)
+    relative = (peaks.intensity / peaks.intensity.max()).numpy()
+    for second in MASSES.tolist():
+        r = prefix + float(MASSES[token]) + second
+        y = r + WATER
+        b = M - WATER - r
+        for kind, neutral, charge in ((0, y, 1), (1, b, 1), (2, y, 2)):
+            place = neutral / charge + PROTON
+            nearest = np.abs(mz[0] - place).argmin()
+            if mz[0, nearest] < place:  # of peaks in one place the last one then
+                nearest = np.searchsorted(mz[0], mz[0, nearest], side="right") - 1
+            tolerance = max(abs(place) * 15e-6, 0.006) + (kind == 1) * M * 4e-6
+            if abs(mz[0, nearest] - place) < tolerance:
+                found[kind] = max(found[kind], relative[0, nearest])
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_residues_ahead_one_by_one(seed):
+    peaks = crowded(seed)
+    prefix = MASSES[torch.tensor([[0, 3], [9, 12]])].cumsum(1)
+    found = candidate_evidence(peaks, prefix, CANDIDATES)[..., 14:]
+    hits = 0
+    for item in range(2):
+        one = Peaks(*(each[item : item + 1] for each in peaks))
+        for place in range(2):
+            for token in range(len(VOCABULARY)):
+                want = highest_ahead(one, float(prefix[item, place]), token)
+                np.testing.assert_array_equal(found[item, place, token].numpy(), want)
+                hits += (want > 0).sum()
+    assert hits >= 15
+
+
+def test_windows_may_be_made_before():
+    peaks = crowded(0)
+    prefix = MASSES[torch.tensor([[0, 3], [9, 12]])].cumsum(1)
+    windows = windows_of(peaks)
+    made = candidate_evidence(peaks, prefix, CANDIDATES)
+    assert torch.equal(candidate_evidence(peaks, prefix, CANDIDATES, windows), made)
+    # Those of another spectrum are noticed.
+    other = windows._replace(edges=windows.edges.flip(0))
+    assert not torch.equal(candidate_evidence(peaks, prefix, CANDIDATES, other), made)
