@@ -57,6 +57,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hybrid, losses one half each": {"annealing": False},
     "hybrid, no gradient block": {"gradient_block": False},
     "hybrid, no evidence": {"evidence": False},
+    "hybrid, two encoders": {"shared_encoder": False},
 }
 
 

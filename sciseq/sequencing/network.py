@@ -63,6 +63,9 @@ class PeptideNetwork(nn.Module):
     gradient_block : bool, default True
         Whether the autoregressive decoder reads the other one's states without
         training it.
+    shared_encoder : bool, default True
+        Whether both decoders read one encoder. Else the nonautoregressive one of a
+        hybrid has an encoder of its own, of the same size.
 
     Attributes
     ----------
@@ -94,6 +97,7 @@ class PeptideNetwork(nn.Module):
         n_slots: int = 40,
         most_residues: int = 40,
         gradient_block: bool = True,
+        shared_encoder: bool = True,
     ) -> None:
         super().__init__()
         self.vocabulary = vocabulary
@@ -106,7 +110,11 @@ class PeptideNetwork(nn.Module):
         for name, one in self._tables().items():
             empty = torch.empty(one.shape, dtype=one.dtype)
             self.register_buffer(name, empty, persistent=False)
-        self.encoder = SpectrumEncoder(*sizes, n_residues if evidence else 0)
+        n_told = n_residues if evidence else 0
+        # What stands first is drawn last: the other weights do not depend on it.
+        has_two = decoder == "hybrid" and not shared_encoder
+        self.slot_encoder = SpectrumEncoder(*sizes, n_told) if has_two else None
+        self.encoder = SpectrumEncoder(*sizes, n_told)
         self.codes = ResidueCodes(n_tokens, d_model)
         self.autoregressive = (
             AutoregressiveDecoder(
@@ -152,10 +160,20 @@ class PeptideNetwork(nn.Module):
         memory: Memory = self.encoder(peaks, self.residues)
         return memory
 
+    def slot_memory(self, peaks: Peaks, memory: Memory) -> Memory:
+        """Return what the nonautoregressive decoder reads.
+
+        With one encoder that is ``memory``, what :meth:`encode` gave.
+        """
+        if self.slot_encoder is None:
+            return memory
+        own: Memory = self.slot_encoder(peaks, self.residues)
+        return own
+
     def slot_states(self, peaks: Peaks, memory: Memory) -> Tensor:
         """States of the nonautoregressive decoder (batch, slot, d_model)."""
         assert self.nonautoregressive is not None
-        states: Tensor = self.nonautoregressive(peaks, memory)
+        states: Tensor = self.nonautoregressive(peaks, self.slot_memory(peaks, memory))
         return states
 
     def cross_memory(self, memory: Memory, states: Tensor | None) -> Memory:
@@ -245,8 +263,9 @@ def grown_weights(
             new[:n_tokens] = old[:n_tokens]
             new[len(new) - n_behind :] = old[n_tokens:]
             grown[name] = new
-    name = "encoder.evidence.weight"
-    if name in weights and name in fresh:
+    for name in ("encoder.evidence.weight", "slot_encoder.evidence.weight"):
+        if name not in weights or name not in fresh:
+            continue
         # (d_model, complement 2, lighter residues, heavier residues)
         old, new = weights[name], fresh[name].clone()
         n_old, n_new = (one.shape[1] // 2 - 1 for one in (old, new))

@@ -99,6 +99,9 @@ class PeptideSequencer(SequencePrediction):
         Move the weight of the losses in joint training; else both weigh one half.
     gradient_block : bool, default=True
         Keep the autoregressive loss from training the other decoder.
+    shared_encoder : bool, default=True
+        Let both decoders of the hybrid read one encoder. With False, an ablation, the
+        nonautoregressive one has an encoder of its own, of the same size.
     cross_epochs : int, default=3
         Epochs of the second stage, after ``max_epochs`` of joint training.
     learning_rate : float, default=5e-4
@@ -182,6 +185,7 @@ class PeptideSequencer(SequencePrediction):
         "profile": Option("skip", "centroid"),
         "annealing": Boolean(),
         "gradient_block": Boolean(),
+        "shared_encoder": Boolean(),
         "cross_epochs": Integer(0),
         "learning_rate_schedule": Option("cosine", "constant"),
         "validation_fraction": Real(0.0, 1.0, open_high=True),
@@ -209,6 +213,7 @@ class PeptideSequencer(SequencePrediction):
     profile: str = "skip"
     annealing: bool = True
     gradient_block: bool = True
+    shared_encoder: bool = True
     cross_epochs: int = 3
     learning_rate: float = 5e-4
     learning_rate_schedule: str = "cosine"
@@ -320,6 +325,7 @@ class PeptideSequencer(SequencePrediction):
             n_slots=int(self.most_residues),
             most_residues=int(self.most_residues),
             gradient_block=bool(self.gradient_block),
+            shared_encoder=bool(self.shared_encoder),
         )
         if self._has_cross_stage():
             network.begin_cross_training()
