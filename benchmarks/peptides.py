@@ -54,6 +54,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hybrid": {},
     "autoregressive": {"decoder": "autoregressive"},
     "nonautoregressive": {"decoder": "nonautoregressive"},
+    "nonautoregressive, glancing": {
+        "decoder": "nonautoregressive",
+        "glancing": True,
+    },
     "hybrid, losses one half each": {"annealing": False},
     "hybrid, no gradient block": {"gradient_block": False},
     "hybrid, no evidence": {"evidence": False},

@@ -27,6 +27,8 @@ from sciseq.sequencing.residues import Vocabulary
 
 __all__ = ["PeptideNetwork", "Targets", "grown_weights"]
 
+_N_PASSES = 3  # of the nonautoregressive decoder, with glancing
+
 
 class Targets(NamedTuple):
     """True peptides of a batch, C-terminus first."""
@@ -66,6 +68,9 @@ class PeptideNetwork(nn.Module):
     shared_encoder : bool, default True
         Whether both decoders read one encoder. Else the nonautoregressive one of a
         hybrid has an encoder of its own, of the same size.
+    glancing : bool, default False
+        Whether the nonautoregressive decoder works in three passes, told in each what
+        it found in the one before.
 
     Attributes
     ----------
@@ -75,7 +80,7 @@ class PeptideNetwork(nn.Module):
 
     Notes
     -----
-    Card: peptide §10 (CrossNovo, arXiv:2510.08169).
+    Card: peptide §10 (CrossNovo, arXiv:2510.08169); glancing: §9 (RefineNovo).
     """
 
     masses: Tensor
@@ -98,6 +103,7 @@ class PeptideNetwork(nn.Module):
         most_residues: int = 40,
         gradient_block: bool = True,
         shared_encoder: bool = True,
+        glancing: bool = False,
     ) -> None:
         super().__init__()
         self.vocabulary = vocabulary
@@ -127,7 +133,9 @@ class PeptideNetwork(nn.Module):
             else None
         )
         self.nonautoregressive = (
-            NonautoregressiveDecoder(*sizes, n_slots=n_slots)
+            NonautoregressiveDecoder(
+                *sizes, n_slots=n_slots, n_guessed=(n_tokens + 1) * glancing
+            )
             if decoder != "autoregressive"
             else None
         )
@@ -171,9 +179,19 @@ class PeptideNetwork(nn.Module):
         return own
 
     def slot_states(self, peaks: Peaks, memory: Memory) -> Tensor:
-        """States of the nonautoregressive decoder (batch, slot, d_model)."""
-        assert self.nonautoregressive is not None
-        states: Tensor = self.nonautoregressive(peaks, self.slot_memory(peaks, memory))
+        """States of the nonautoregressive decoder (batch, slot, d_model).
+
+        With glancing those of its last pass. Truths have no part in them.
+        """
+        decoder = self.nonautoregressive
+        assert decoder is not None
+        memory, guess = self.slot_memory(peaks, memory), None
+        if decoder.guesses is not None:
+            with torch.no_grad():
+                for _ in range(_N_PASSES - 1):
+                    found = self.symbol_scores(decoder(peaks, memory, guess))
+                    guess = found.argmax(dim=-1)
+        states: Tensor = decoder(peaks, memory, guess)
         return states
 
     def cross_memory(self, memory: Memory, states: Tensor | None) -> Memory:
@@ -255,8 +273,13 @@ def grown_weights(
         What can be fitted, fitted; the rest as it was.
     """
     grown = dict(weights)
-    # Of the codes, stop and blank stand behind the tokens.
-    for name, n_behind in {"codes.vectors": 2, "autoregressive.embedding": 0}.items():
+    # Of the codes, stop and blank stand behind the tokens; of guesses, blank and none.
+    n_others = {
+        "codes.vectors": 2,
+        "nonautoregressive.guesses": 2,
+        "autoregressive.embedding": 0,
+    }
+    for name, n_behind in n_others.items():
         if name in weights and name in fresh and len(weights[name]) < len(fresh[name]):
             old, new = weights[name], fresh[name].clone()
             n_tokens = len(old) - n_behind

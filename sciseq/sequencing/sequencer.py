@@ -102,6 +102,10 @@ class PeptideSequencer(SequencePrediction):
     shared_encoder : bool, default=True
         Let both decoders of the hybrid read one encoder. With False, an ablation, the
         nonautoregressive one has an encoder of its own, of the same size.
+    glancing : bool, default=False
+        Let the nonautoregressive decoder work in three passes, told in each what it
+        found in the one before, and in training parts of the truth (the curriculum of
+        RefineNovo).
     cross_epochs : int, default=3
         Epochs of the second stage, after ``max_epochs`` of joint training.
     learning_rate : float, default=5e-4
@@ -160,7 +164,7 @@ class PeptideSequencer(SequencePrediction):
 
     References
     ----------
-    CrossNovo, arXiv:2510.08169; ContraNovo; PrimeNovo.
+    CrossNovo, arXiv:2510.08169; ContraNovo; PrimeNovo; RefineNovo.
     """
 
     _parameter_rules: ClassVar[dict[str, ParameterRule]] = {
@@ -186,6 +190,7 @@ class PeptideSequencer(SequencePrediction):
         "annealing": Boolean(),
         "gradient_block": Boolean(),
         "shared_encoder": Boolean(),
+        "glancing": Boolean(),
         "cross_epochs": Integer(0),
         "learning_rate_schedule": Option("cosine", "constant"),
         "validation_fraction": Real(0.0, 1.0, open_high=True),
@@ -214,6 +219,7 @@ class PeptideSequencer(SequencePrediction):
     annealing: bool = True
     gradient_block: bool = True
     shared_encoder: bool = True
+    glancing: bool = False
     cross_epochs: int = 3
     learning_rate: float = 5e-4
     learning_rate_schedule: str = "cosine"
@@ -326,6 +332,7 @@ class PeptideSequencer(SequencePrediction):
             most_residues=int(self.most_residues),
             gradient_block=bool(self.gradient_block),
             shared_encoder=bool(self.shared_encoder),
+            glancing=bool(self.glancing),
         )
         if self._has_cross_stage():
             network.begin_cross_training()
@@ -362,7 +369,9 @@ class PeptideSequencer(SequencePrediction):
             "tokens_per_item": int(self.n_peaks) + 2 * int(self.most_residues),
             "fingerprint": fingerprint,
         }
-        joint = JointTraining(annealing=bool(self.annealing))
+        joint = JointTraining(
+            annealing=bool(self.annealing), n_epochs=int(self.max_epochs)
+        )
         self._on_step: Callable[[int, int], None] | None = joint.on_step
         self._train(joint, make_batches, **sizes)
         self._on_step = None
