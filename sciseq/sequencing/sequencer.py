@@ -259,6 +259,7 @@ class PeptideSequencer(SequencePrediction):
             vocabulary=vocabulary,
             settings=self._peak_settings(),
             most_residues=int(self.most_residues),
+            n_slots=None if self.decoder == "autoregressive" else self.most_residues,
         )
         before = self._fitted_attributes()
         self._forget()
