@@ -58,6 +58,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "decoder": "nonautoregressive",
         "glancing": True,
     },
+    "nonautoregressive, spectrum graph": {
+        "decoder": "nonautoregressive",
+        "spectrum_graph": True,
+    },
+    "hybrid, spectrum graph": {"spectrum_graph": True},
     "hybrid, losses one half each": {"annealing": False},
     "hybrid, no gradient block": {"gradient_block": False},
     "hybrid, no evidence": {"evidence": False},

@@ -202,10 +202,11 @@ class NonautoregressiveDecoder(nn.Module):
 
     .. math::
 
-        x_t = p + \pi_t + e_{u_t}, \qquad
+        x_t = p + \pi_t + e_{u_t} + W q_t, \qquad
         s_{ta} = \langle h_t, g(a) \rangle / \sqrt{D}
 
-    with u a guess of the path, where there is glancing.
+    with u a guess of the path, where there is glancing, and q the probabilities of the
+    residues in each place, where they are told.
 
     Parameters
     ----------
@@ -215,6 +216,8 @@ class NonautoregressiveDecoder(nn.Module):
         Symbols T of a path.
     n_guessed : int, default 0
         Symbols that a guess is made of, with the blank; 0 without glancing.
+    n_told : int, default 0
+        Probabilities that are told of each place.
 
     Attributes
     ----------
@@ -236,6 +239,7 @@ class NonautoregressiveDecoder(nn.Module):
         *,
         n_slots: int,
         n_guessed: int = 0,
+        n_told: int = 0,
     ) -> None:
         super().__init__()
         self.d_model = d_model
@@ -245,6 +249,7 @@ class NonautoregressiveDecoder(nn.Module):
             DecoderLayer(d_model, n_heads, d_ff, dropout) for _ in range(n_layers)
         )
         self.norm = nn.LayerNorm(d_model)
+        self.told = nn.Linear(n_told, d_model, bias=False) if n_told else None
         self.unknown = n_guessed
         self.guesses: nn.Parameter | None = None
         if n_guessed:
@@ -270,7 +275,11 @@ class NonautoregressiveDecoder(nn.Module):
         return numbers
 
     def forward(
-        self, peaks: Peaks, memory: Memory, guess: Tensor | None = None
+        self,
+        peaks: Peaks,
+        memory: Memory,
+        guess: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
         """Find the states of all slots.
 
@@ -282,6 +291,8 @@ class NonautoregressiveDecoder(nn.Module):
             Encoded spectra.
         guess : Tensor of int64, shape (batch, slot), optional
             Symbols guessed before; by default all are unknown. Only with glancing.
+        places : Tensor, shape (batch, slot, n_told), optional
+            What is told of each place.
 
         Returns
         -------
@@ -292,6 +303,9 @@ class NonautoregressiveDecoder(nn.Module):
         x = self.precursor(peaks).unsqueeze(1) + positions.to(memory.tokens)
         if self.guesses is not None:
             x = x + self.guesses[self.unknown if guess is None else guess]
+        if self.told is not None:
+            assert places is not None
+            x = x + self.told(places)
         mask = memory.is_token[:, None, None, :]
         for layer in cast(list[DecoderLayer], list(self.layers)):
             read = layer.cross_attention.project(memory.tokens)

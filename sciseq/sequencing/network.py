@@ -24,6 +24,7 @@ from sciseq.sequencing.ion_evidence import (
     candidates_of,
 )
 from sciseq.sequencing.residues import Vocabulary
+from sciseq.sequencing.spectrum_graph import Steps, place_probabilities, steps_of
 
 __all__ = ["PeptideNetwork", "Targets", "grown_weights"]
 
@@ -71,6 +72,9 @@ class PeptideNetwork(nn.Module):
     glancing : bool, default False
         Whether the nonautoregressive decoder works in three passes, told in each what
         it found in the one before.
+    spectrum_graph : bool, default False
+        Whether that decoder is told which residues paths through the peaks have in each
+        place.
 
     Attributes
     ----------
@@ -104,11 +108,13 @@ class PeptideNetwork(nn.Module):
         gradient_block: bool = True,
         shared_encoder: bool = True,
         glancing: bool = False,
+        spectrum_graph: bool = False,
     ) -> None:
         super().__init__()
         self.vocabulary = vocabulary
         self.gradient_block = gradient_block
         self.has_evidence = evidence
+        self.has_graph = spectrum_graph and decoder != "autoregressive"
         self.reads_slots = False
         n_tokens, n_residues = len(vocabulary), int((~vocabulary.is_terminal).sum())
         sizes = (d_model, d_ff, n_layers, n_heads, dropout)
@@ -134,7 +140,10 @@ class PeptideNetwork(nn.Module):
         )
         self.nonautoregressive = (
             NonautoregressiveDecoder(
-                *sizes, n_slots=n_slots, n_guessed=(n_tokens + 1) * glancing
+                *sizes,
+                n_slots=n_slots,
+                n_guessed=n_tokens + 1 if glancing else 0,
+                n_told=n_residues + 1 if spectrum_graph else 0,
             )
             if decoder != "autoregressive"
             else None
@@ -145,8 +154,13 @@ class PeptideNetwork(nn.Module):
             masses = torch.from_numpy(np.array(self.vocabulary.masses))
             is_terminal = torch.from_numpy(np.array(self.vocabulary.is_terminal))
             _, sums, place = candidates_of(masses)
-        residues = masses[~is_terminal]
-        return {"masses": masses, "residues": residues, "sums": sums, "place": place}
+            residues = masses[~is_terminal]
+            tables = {"masses": masses, "residues": residues}
+            tables |= {"sums": sums, "place": place}
+            if self.has_graph:
+                steps = steps_of(residues)._asdict()
+                tables |= {f"graph_{name}": one for name, one in steps.items()}
+        return tables
 
     def initialize_parameters(self, generator: torch.Generator) -> None:
         """Set the masses; everything else sets itself."""
@@ -168,15 +182,22 @@ class PeptideNetwork(nn.Module):
         memory: Memory = self.encoder(peaks, self.residues)
         return memory
 
-    def slot_memory(self, peaks: Peaks, memory: Memory) -> Memory:
-        """Return what the nonautoregressive decoder reads.
+    def slot_inputs(self, peaks: Peaks, memory: Memory) -> tuple[Memory, Tensor | None]:
+        """Return what the nonautoregressive decoder reads, and is told of each place.
 
-        With one encoder that is ``memory``, what :meth:`encode` gave.
+        With one encoder it reads ``memory``, what :meth:`encode` gave.
         """
-        if self.slot_encoder is None:
-            return memory
-        own: Memory = self.slot_encoder(peaks, self.residues)
-        return own
+        places = None
+        if self.slot_encoder is not None:
+            memory = self.slot_encoder(peaks, self.residues)
+        if self.has_graph:
+            assert self.nonautoregressive is not None
+            steps = Steps(*(getattr(self, f"graph_{one}") for one in Steps._fields))
+            with torch.no_grad():
+                places = place_probabilities(
+                    peaks, steps, self.nonautoregressive.n_slots
+                )
+        return memory, places
 
     def slot_states(self, peaks: Peaks, memory: Memory) -> Tensor:
         """States of the nonautoregressive decoder (batch, slot, d_model).
@@ -185,13 +206,13 @@ class PeptideNetwork(nn.Module):
         """
         decoder = self.nonautoregressive
         assert decoder is not None
-        memory, guess = self.slot_memory(peaks, memory), None
+        (memory, places), guess = self.slot_inputs(peaks, memory), None
         if decoder.guesses is not None:
             with torch.no_grad():
                 for _ in range(_N_PASSES - 1):
-                    found = self.symbol_scores(decoder(peaks, memory, guess))
-                    guess = found.argmax(dim=-1)
-        states: Tensor = decoder(peaks, memory, guess)
+                    found = decoder(peaks, memory, guess, places)
+                    guess = self.symbol_scores(found).argmax(dim=-1)
+        states: Tensor = decoder(peaks, memory, guess, places)
         return states
 
     def cross_memory(self, memory: Memory, states: Tensor | None) -> Memory:
@@ -298,4 +319,10 @@ def grown_weights(
                 to, of = 2 + half * n_new, 2 + half * n_old
                 new[:, to : to + n_old] = old[:, of : of + n_old]
             grown[name] = new
+    name = "nonautoregressive.told.weight"
+    if name in weights and name in fresh:
+        # (d_model, residues, over)
+        old, new = weights[name], fresh[name].clone()
+        new[:, : old.shape[1] - 1], new[:, -1] = old[:, :-1], old[:, -1]
+        grown[name] = new
     return grown

@@ -255,16 +255,18 @@ def _glancing_loss(
     """
     decoder = network.nonautoregressive
     assert decoder is not None
-    memory = network.slot_memory(batch.peaks, memory)
+    memory, places = network.slot_inputs(batch.peaks, memory)
     with torch.no_grad():
-        scores = network.symbol_scores(decoder(batch.peaks, memory))
+        states = decoder(batch.peaks, memory, None, places)
+        scores = network.symbol_scores(states)
         logs = scores.float().log_softmax(dim=-1)
         oracle, _ = best_alignment(logs, *batch.targets, blank=logs.shape[-1] - 1)
         draws, found = decoder.draws(len(logs)), scores.argmax(dim=-1)
         guess = hinted(oracle, found, draws, factor, unknown=decoder.unknown)
     total = memory.tokens.new_zeros(())
     for _ in range(2):
-        scores = network.symbol_scores(decoder(batch.peaks, memory, guess))
+        states = decoder(batch.peaks, memory, guess, places)
+        scores = network.symbol_scores(states)
         total = total + _ctc_loss(scores, batch.targets)
         guess = scores.argmax(dim=-1)
     return total

@@ -106,6 +106,9 @@ class PeptideSequencer(SequencePrediction):
         Let the nonautoregressive decoder work in three passes, told in each what it
         found in the one before, and in training parts of the truth (the curriculum of
         RefineNovo).
+    spectrum_graph : bool, default=False
+        Tell the nonautoregressive decoder which residues paths through the peaks have
+        in each place. An addition to the published method.
     cross_epochs : int, default=3
         Epochs of the second stage, after ``max_epochs`` of joint training.
     learning_rate : float, default=5e-4
@@ -191,6 +194,7 @@ class PeptideSequencer(SequencePrediction):
         "gradient_block": Boolean(),
         "shared_encoder": Boolean(),
         "glancing": Boolean(),
+        "spectrum_graph": Boolean(),
         "cross_epochs": Integer(0),
         "learning_rate_schedule": Option("cosine", "constant"),
         "validation_fraction": Real(0.0, 1.0, open_high=True),
@@ -220,6 +224,7 @@ class PeptideSequencer(SequencePrediction):
     gradient_block: bool = True
     shared_encoder: bool = True
     glancing: bool = False
+    spectrum_graph: bool = False
     cross_epochs: int = 3
     learning_rate: float = 5e-4
     learning_rate_schedule: str = "cosine"
@@ -334,6 +339,7 @@ class PeptideSequencer(SequencePrediction):
             gradient_block=bool(self.gradient_block),
             shared_encoder=bool(self.shared_encoder),
             glancing=bool(self.glancing),
+            spectrum_graph=bool(self.spectrum_graph),
         )
         if self._has_cross_stage():
             network.begin_cross_training()
