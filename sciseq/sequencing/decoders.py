@@ -259,9 +259,11 @@ class NonautoregressiveDecoder(nn.Module):
             self.coins = Dropout(0.5)
 
     def initialize_parameters(self, generator: torch.Generator) -> None:
-        """Draw the vectors of what is guessed."""
+        """Draw the vectors of what is guessed and told, as large as positions are."""
         if self.guesses is not None:
             nn.init.normal_(self.guesses, std=1.0, generator=generator)
+        if self.told is not None:
+            nn.init.normal_(self.told.weight, std=1.0, generator=generator)
 
     def draws(self, n_batch: int) -> Tensor:
         """Return numbers (batch, slot), uniform in [0, 1) when training, else near 1.
