@@ -54,9 +54,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hybrid": {},
     "autoregressive": {"decoder": "autoregressive"},
     "nonautoregressive": {"decoder": "nonautoregressive"},
+    "nonautoregressive, glancing": {
+        "decoder": "nonautoregressive",
+        "glancing": True,
+    },
+    "nonautoregressive, spectrum graph": {
+        "decoder": "nonautoregressive",
+        "spectrum_graph": True,
+    },
+    "hybrid, spectrum graph": {"spectrum_graph": True},
     "hybrid, losses one half each": {"annealing": False},
     "hybrid, no gradient block": {"gradient_block": False},
     "hybrid, no evidence": {"evidence": False},
+    "hybrid, two encoders": {"shared_encoder": False},
 }
 
 

@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from sciseq.nn import FeedForward, sinusoidal_positions
+from sciseq.nn import Dropout, FeedForward, sinusoidal_positions
 from sciseq.nn.decoder import DecoderLayer, KeysAndValues
 from sciseq.nn.float_encoding import encode_floats
 from sciseq.sequencing.encoder import Memory, PrecursorCode
@@ -20,6 +20,7 @@ from sciseq.sequencing.ion_evidence import N_FEATURES, Peaks
 __all__ = ["AutoregressiveDecoder", "NonautoregressiveDecoder", "ResidueCodes"]
 
 _SCORER_WIDTH = 32
+_N_COINS = 16
 
 
 class ResidueCodes(nn.Module):
@@ -199,7 +200,13 @@ class AutoregressiveDecoder(nn.Module):
 class NonautoregressiveDecoder(nn.Module):
     r"""All residues at once, as a path of symbols that CTC collapses.
 
-    .. math:: x_t = p + \pi_t, \qquad s_{ta} = \langle h_t, g(a) \rangle / \sqrt{D}
+    .. math::
+
+        x_t = p + \pi_t + e_{u_t} + W q_t, \qquad
+        s_{ta} = \langle h_t, g(a) \rangle / \sqrt{D}
+
+    with u a guess of the path, where there is glancing, and q the probabilities of the
+    residues in each place, where they are told.
 
     Parameters
     ----------
@@ -207,10 +214,19 @@ class NonautoregressiveDecoder(nn.Module):
         As in :class:`sciseq.nn.decoder.DecoderLayer`.
     n_slots : int
         Symbols T of a path.
+    n_guessed : int, default 0
+        Symbols that a guess is made of, with the blank; 0 without glancing.
+    n_told : int, default 0
+        Probabilities that are told of each place.
+
+    Attributes
+    ----------
+    unknown : int
+        Stands in a guess where nothing is guessed.
 
     Notes
     -----
-    Card: peptide §7 (PrimeNovo). There is no causal mask.
+    Card: peptide §7 (PrimeNovo) and §9 (RefineNovo). There is no causal mask.
     """
 
     def __init__(
@@ -222,6 +238,8 @@ class NonautoregressiveDecoder(nn.Module):
         dropout: float,
         *,
         n_slots: int,
+        n_guessed: int = 0,
+        n_told: int = 0,
     ) -> None:
         super().__init__()
         self.d_model = d_model
@@ -231,11 +249,65 @@ class NonautoregressiveDecoder(nn.Module):
             DecoderLayer(d_model, n_heads, d_ff, dropout) for _ in range(n_layers)
         )
         self.norm = nn.LayerNorm(d_model)
+        self.told = nn.Linear(n_told, d_model, bias=False) if n_told else None
+        self.unknown = n_guessed
+        self.guesses: nn.Parameter | None = None
+        if n_guessed:
+            self.guesses = nn.Parameter(torch.empty(n_guessed + 1, d_model))
+            # Hints are drawn from dropouts: the training loop gives those a generator,
+            # and knows how to draw for a batch that is computed in parts.
+            self.coins = Dropout(0.5)
 
-    def forward(self, peaks: Peaks, memory: Memory) -> Tensor:
-        """Return the states of all slots (batch, slot, d_model), normalised."""
+    def initialize_parameters(self, generator: torch.Generator) -> None:
+        """Draw the vectors of what is guessed and told, as large as positions are."""
+        if self.guesses is not None:
+            nn.init.normal_(self.guesses, std=1.0, generator=generator)
+        if self.told is not None:
+            nn.init.normal_(self.told.weight, std=1.0, generator=generator)
+
+    def draws(self, n_batch: int) -> Tensor:
+        """Return numbers (batch, slot), uniform in [0, 1) when training, else near 1.
+
+        Only with glancing.
+        """
+        assert self.guesses is not None
+        ones = self.guesses.new_ones((n_batch, self.n_slots, _N_COINS))
+        values = 0.5 ** torch.arange(1, _N_COINS + 1, device=ones.device)
+        numbers: Tensor = ((self.coins(ones) > 0) * values).sum(dim=-1)
+        return numbers
+
+    def forward(
+        self,
+        peaks: Peaks,
+        memory: Memory,
+        guess: Tensor | None = None,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """Find the states of all slots.
+
+        Parameters
+        ----------
+        peaks : Peaks
+            Spectra.
+        memory : Memory
+            Encoded spectra.
+        guess : Tensor of int64, shape (batch, slot), optional
+            Symbols guessed before; by default all are unknown. Only with glancing.
+        places : Tensor, shape (batch, slot, n_told), optional
+            What is told of each place.
+
+        Returns
+        -------
+        Tensor, shape (batch, slot, d_model)
+            States, normalised.
+        """
         positions = sinusoidal_positions(self.n_slots, self.d_model)
         x = self.precursor(peaks).unsqueeze(1) + positions.to(memory.tokens)
+        if self.guesses is not None:
+            x = x + self.guesses[self.unknown if guess is None else guess]
+        if self.told is not None:
+            assert places is not None
+            x = x + self.told(places)
         mask = memory.is_token[:, None, None, :]
         for layer in cast(list[DecoderLayer], list(self.layers)):
             read = layer.cross_attention.project(memory.tokens)

@@ -24,8 +24,11 @@ from sciseq.sequencing.ion_evidence import (
     candidates_of,
 )
 from sciseq.sequencing.residues import Vocabulary
+from sciseq.sequencing.spectrum_graph import Steps, place_probabilities, steps_of
 
 __all__ = ["PeptideNetwork", "Targets", "grown_weights"]
+
+_N_PASSES = 3  # of the nonautoregressive decoder, with glancing
 
 
 class Targets(NamedTuple):
@@ -63,6 +66,15 @@ class PeptideNetwork(nn.Module):
     gradient_block : bool, default True
         Whether the autoregressive decoder reads the other one's states without
         training it.
+    shared_encoder : bool, default True
+        Whether both decoders read one encoder. Else the nonautoregressive one of a
+        hybrid has an encoder of its own, of the same size.
+    glancing : bool, default False
+        Whether the nonautoregressive decoder works in three passes, told in each what
+        it found in the one before.
+    spectrum_graph : bool, default False
+        Whether that decoder is told which residues paths through the peaks have in each
+        place.
 
     Attributes
     ----------
@@ -72,7 +84,7 @@ class PeptideNetwork(nn.Module):
 
     Notes
     -----
-    Card: peptide §10 (CrossNovo, arXiv:2510.08169).
+    Card: peptide §10 (CrossNovo, arXiv:2510.08169); glancing: §9 (RefineNovo).
     """
 
     masses: Tensor
@@ -94,11 +106,15 @@ class PeptideNetwork(nn.Module):
         n_slots: int = 40,
         most_residues: int = 40,
         gradient_block: bool = True,
+        shared_encoder: bool = True,
+        glancing: bool = False,
+        spectrum_graph: bool = False,
     ) -> None:
         super().__init__()
         self.vocabulary = vocabulary
         self.gradient_block = gradient_block
         self.has_evidence = evidence
+        self.has_graph = spectrum_graph and decoder != "autoregressive"
         self.reads_slots = False
         n_tokens, n_residues = len(vocabulary), int((~vocabulary.is_terminal).sum())
         sizes = (d_model, d_ff, n_layers, n_heads, dropout)
@@ -106,7 +122,11 @@ class PeptideNetwork(nn.Module):
         for name, one in self._tables().items():
             empty = torch.empty(one.shape, dtype=one.dtype)
             self.register_buffer(name, empty, persistent=False)
-        self.encoder = SpectrumEncoder(*sizes, n_residues if evidence else 0)
+        n_told = n_residues if evidence else 0
+        # What stands first is drawn last: the other weights do not depend on it.
+        has_two = decoder == "hybrid" and not shared_encoder
+        self.slot_encoder = SpectrumEncoder(*sizes, n_told) if has_two else None
+        self.encoder = SpectrumEncoder(*sizes, n_told)
         self.codes = ResidueCodes(n_tokens, d_model)
         self.autoregressive = (
             AutoregressiveDecoder(
@@ -119,7 +139,12 @@ class PeptideNetwork(nn.Module):
             else None
         )
         self.nonautoregressive = (
-            NonautoregressiveDecoder(*sizes, n_slots=n_slots)
+            NonautoregressiveDecoder(
+                *sizes,
+                n_slots=n_slots,
+                n_guessed=n_tokens + 1 if glancing else 0,
+                n_told=n_residues + 1 if spectrum_graph else 0,
+            )
             if decoder != "autoregressive"
             else None
         )
@@ -129,8 +154,13 @@ class PeptideNetwork(nn.Module):
             masses = torch.from_numpy(np.array(self.vocabulary.masses))
             is_terminal = torch.from_numpy(np.array(self.vocabulary.is_terminal))
             _, sums, place = candidates_of(masses)
-        residues = masses[~is_terminal]
-        return {"masses": masses, "residues": residues, "sums": sums, "place": place}
+            residues = masses[~is_terminal]
+            tables = {"masses": masses, "residues": residues}
+            tables |= {"sums": sums, "place": place}
+            if self.has_graph:
+                steps = steps_of(residues)._asdict()
+                tables |= {f"graph_{name}": one for name, one in steps.items()}
+        return tables
 
     def initialize_parameters(self, generator: torch.Generator) -> None:
         """Set the masses; everything else sets itself."""
@@ -152,10 +182,37 @@ class PeptideNetwork(nn.Module):
         memory: Memory = self.encoder(peaks, self.residues)
         return memory
 
+    def slot_inputs(self, peaks: Peaks, memory: Memory) -> tuple[Memory, Tensor | None]:
+        """Return what the nonautoregressive decoder reads, and is told of each place.
+
+        With one encoder it reads ``memory``, what :meth:`encode` gave.
+        """
+        places = None
+        if self.slot_encoder is not None:
+            memory = self.slot_encoder(peaks, self.residues)
+        if self.has_graph:
+            assert self.nonautoregressive is not None
+            steps = Steps(*(getattr(self, f"graph_{one}") for one in Steps._fields))
+            with torch.no_grad():
+                places = place_probabilities(
+                    peaks, steps, self.nonautoregressive.n_slots
+                )
+        return memory, places
+
     def slot_states(self, peaks: Peaks, memory: Memory) -> Tensor:
-        """States of the nonautoregressive decoder (batch, slot, d_model)."""
-        assert self.nonautoregressive is not None
-        states: Tensor = self.nonautoregressive(peaks, memory)
+        """States of the nonautoregressive decoder (batch, slot, d_model).
+
+        With glancing those of its last pass. Truths have no part in them.
+        """
+        decoder = self.nonautoregressive
+        assert decoder is not None
+        (memory, places), guess = self.slot_inputs(peaks, memory), None
+        if decoder.guesses is not None:
+            with torch.no_grad():
+                for _ in range(_N_PASSES - 1):
+                    found = decoder(peaks, memory, guess, places)
+                    guess = self.symbol_scores(found).argmax(dim=-1)
+        states: Tensor = decoder(peaks, memory, guess, places)
         return states
 
     def cross_memory(self, memory: Memory, states: Tensor | None) -> Memory:
@@ -237,16 +294,22 @@ def grown_weights(
         What can be fitted, fitted; the rest as it was.
     """
     grown = dict(weights)
-    # Of the codes, stop and blank stand behind the tokens.
-    for name, n_behind in {"codes.vectors": 2, "autoregressive.embedding": 0}.items():
+    # Of the codes, stop and blank stand behind the tokens; of guesses, blank and none.
+    n_others = {
+        "codes.vectors": 2,
+        "nonautoregressive.guesses": 2,
+        "autoregressive.embedding": 0,
+    }
+    for name, n_behind in n_others.items():
         if name in weights and name in fresh and len(weights[name]) < len(fresh[name]):
             old, new = weights[name], fresh[name].clone()
             n_tokens = len(old) - n_behind
             new[:n_tokens] = old[:n_tokens]
             new[len(new) - n_behind :] = old[n_tokens:]
             grown[name] = new
-    name = "encoder.evidence.weight"
-    if name in weights and name in fresh:
+    for name in ("encoder.evidence.weight", "slot_encoder.evidence.weight"):
+        if name not in weights or name not in fresh:
+            continue
         # (d_model, complement 2, lighter residues, heavier residues)
         old, new = weights[name], fresh[name].clone()
         n_old, n_new = (one.shape[1] // 2 - 1 for one in (old, new))
@@ -256,4 +319,10 @@ def grown_weights(
                 to, of = 2 + half * n_new, 2 + half * n_old
                 new[:, to : to + n_old] = old[:, of : of + n_old]
             grown[name] = new
+    name = "nonautoregressive.told.weight"
+    if name in weights and name in fresh:
+        # (d_model, residues, over)
+        old, new = weights[name], fresh[name].clone()
+        new[:, : old.shape[1] - 1], new[:, -1] = old[:, :-1], old[:, -1]
+        grown[name] = new
     return grown

@@ -9,11 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sciseq.decoding.ctc import best_alignment
 from sciseq.sequencing.encoder import Memory
 from sciseq.sequencing.ion_evidence import Peaks
 from sciseq.sequencing.network import PeptideNetwork, Targets
 
-__all__ = ["CrossTraining", "JointTraining", "PeptideBatch", "annealed_weight"]
+__all__ = [
+    "CrossTraining",
+    "JointTraining",
+    "PeptideBatch",
+    "annealed_weight",
+    "glancing_factor",
+    "hinted",
+]
 
 
 class PeptideBatch(NamedTuple):
@@ -53,6 +61,72 @@ def annealed_weight(progress: float, *, least_other: float = 0.0) -> float:
     return min(max(progress, 0.0), 1.0 - least_other)
 
 
+def glancing_factor(epoch: int) -> float:
+    r"""Factor on the share of symbols that a glancing curriculum reveals.
+
+    .. math:: f = \max(0.93 - 0.01\,q, 0)
+
+    Parameters
+    ----------
+    epoch : int
+        Epoch q, counted from 0.
+
+    Notes
+    -----
+    Card: peptide §9 (RefineNovo).
+
+    Examples
+    --------
+    >>> glancing_factor(0), round(glancing_factor(43), 6), glancing_factor(100)
+    (0.93, 0.5, 0.0)
+    """
+    return max(0.93 - 0.01 * epoch, 0.0)
+
+
+def hinted(
+    oracle: Tensor, found: Tensor, draws: Tensor, factor: float, *, unknown: int
+) -> Tensor:
+    r"""Reveal symbols of the right path, the more of them the more were wrong.
+
+    .. math::
+
+        P(u_t = \hat\pi_t) = e f, \qquad
+        e = |\{t : \hat\pi_t \ne \arg\max_a s_{ta}\}| / T
+
+    Parameters
+    ----------
+    oracle : Tensor of int64, shape (batch, slot)
+        The right path :math:`\hat\pi`.
+    found : Tensor of int64, shape (batch, slot)
+        The most probable symbols.
+    draws : Tensor, shape (batch, slot)
+        Numbers from the uniform distribution over [0, 1).
+    factor : float
+        f, see :func:`glancing_factor`.
+    unknown : int
+        Stands where nothing is revealed.
+
+    Returns
+    -------
+    Tensor of int64, shape (batch, slot)
+        A guess u.
+
+    Notes
+    -----
+    Card: peptide §9 (RefineNovo).
+
+    Examples
+    --------
+    >>> import torch
+    >>> oracle, found = torch.tensor([[0, 1, 2, 2]]), torch.tensor([[0, 1, 1, 1]])
+    >>> draws = torch.tensor([[0.1, 0.4, 0.3, 0.9]])  # half of the symbols were wrong
+    >>> hinted(oracle, found, draws, 0.7, unknown=9).tolist()
+    [[0, 9, 2, 9]]
+    """
+    error = (oracle != found).to(draws.dtype).mean(dim=1, keepdim=True)
+    return oracle.where(draws < error * factor, unknown)
+
+
 class JointTraining:
     r"""Loss of the joint training, :math:`\lambda L_{AT} + (1 - \lambda) L_{NAT}`.
 
@@ -62,11 +136,15 @@ class JointTraining:
         Move the weight with the steps; else both losses weigh one half.
     least_other : float, default 0.0
         Smallest weight that the nonautoregressive loss keeps.
+    n_epochs : int, default 1
+        Epochs of the training, which the steps belong to in equal parts.
 
     Attributes
     ----------
     weight : float
         The weight of the next step. A network with one decoder has one loss.
+    factor : float
+        How much the next step reveals to a network with glancing.
 
     Notes
     -----
@@ -74,13 +152,18 @@ class JointTraining:
     compared.
     """
 
-    def __init__(self, *, annealing: bool = True, least_other: float = 0.0) -> None:
+    def __init__(
+        self, *, annealing: bool = True, least_other: float = 0.0, n_epochs: int = 1
+    ) -> None:
         self.annealing = annealing
         self.least_other = least_other
+        self.n_epochs = n_epochs
+        self.factor = glancing_factor(0)
         self.weight = 0.5  # until a step begins: its memory is that of both decoders
 
     def on_step(self, step: int, n_steps: int) -> None:
         """Set the weight of a step, counted from 0."""
+        self.factor = glancing_factor(step * self.n_epochs // n_steps)
         if self.annealing:
             progress = step / max(n_steps - 1, 1)
             self.weight = annealed_weight(progress, least_other=self.least_other)
@@ -101,7 +184,8 @@ class JointTraining:
             read = network.cross_memory(memory, None)
             total = total + weight * forced_loss(network, batch, read)
         if weight < 1:
-            total = total + (1 - weight) * path_loss(network, batch, memory)
+            loss = path_loss(network, batch, memory, self.factor)
+            total = total + (1 - weight) * loss
         return total, _n_scored(batch)
 
 
@@ -142,14 +226,55 @@ def forced_loss(network: PeptideNetwork, batch: PeptideBatch, read: Memory) -> T
     )
 
 
-def path_loss(network: PeptideNetwork, batch: PeptideBatch, memory: Memory) -> Tensor:
+def path_loss(
+    network: PeptideNetwork,
+    batch: PeptideBatch,
+    memory: Memory,
+    factor: float = 0.0,
+) -> Tensor:
     """CTC loss of all paths that collapse to the peptide, summed.
 
     A peptide that needs more symbols than there are slots has no path, and no part.
+    A network with glancing learns from hints, see :func:`hinted`, and is validated
+    without.
     """
-    scores = network.symbol_scores(network.slot_states(batch.peaks, memory))
+    decoder = network.nonautoregressive
+    assert decoder is not None
+    if network.training and decoder.guesses is not None:
+        return _glancing_loss(network, batch, memory, factor)
+    states = network.slot_states(batch.peaks, memory)
+    return _ctc_loss(network.symbol_scores(states), batch.targets)
+
+
+def _glancing_loss(
+    network: PeptideNetwork, batch: PeptideBatch, memory: Memory, factor: float
+) -> Tensor:
+    """Sum of the losses after a look at hints, and after a look at what came of them.
+
+    The hints are parts of that right path which the network thinks most probable.
+    """
+    decoder = network.nonautoregressive
+    assert decoder is not None
+    memory, places = network.slot_inputs(batch.peaks, memory)
+    with torch.no_grad():
+        states = decoder(batch.peaks, memory, None, places)
+        scores = network.symbol_scores(states)
+        logs = scores.float().log_softmax(dim=-1)
+        oracle, _ = best_alignment(logs, *batch.targets, blank=logs.shape[-1] - 1)
+        draws, found = decoder.draws(len(logs)), scores.argmax(dim=-1)
+        guess = hinted(oracle, found, draws, factor, unknown=decoder.unknown)
+    total = memory.tokens.new_zeros(())
+    for _ in range(2):
+        states = decoder(batch.peaks, memory, guess, places)
+        scores = network.symbol_scores(states)
+        total = total + _ctc_loss(scores, batch.targets)
+        guess = scores.argmax(dim=-1)
+    return total
+
+
+def _ctc_loss(scores: Tensor, targets: Targets) -> Tensor:
     logs = scores.float().log_softmax(-1).transpose(0, 1)  # (slot, batch, symbol)
-    tokens, lengths = batch.targets
+    tokens, lengths = targets
     slots = torch.full_like(lengths, logs.shape[0])
     return F.ctc_loss(
         logs,

@@ -106,6 +106,16 @@ class PeptideSequencer(SequencePrediction):
     min_nar_weight : float, default=0.0
         Smallest weight of the nonautoregressive loss in joint training; above 0 its
         decoder goes on following the encoder until the end.
+    shared_encoder : bool, default=True
+        Let both decoders of the hybrid read one encoder. With False, an ablation, the
+        nonautoregressive one has an encoder of its own, of the same size.
+    glancing : bool, default=False
+        Let the nonautoregressive decoder work in three passes, told in each what it
+        found in the one before, and in training parts of the truth (the curriculum of
+        RefineNovo).
+    spectrum_graph : bool, default=False
+        Tell the nonautoregressive decoder which residues paths through the peaks have
+        in each place. An addition to the published method.
     cross_epochs : int, default=3
         Epochs of the second stage, after ``max_epochs`` of joint training.
     learning_rate : float, default=5e-4
@@ -164,7 +174,7 @@ class PeptideSequencer(SequencePrediction):
 
     References
     ----------
-    CrossNovo, arXiv:2510.08169; ContraNovo; PrimeNovo.
+    CrossNovo, arXiv:2510.08169; ContraNovo; PrimeNovo; RefineNovo.
     """
 
     _parameter_rules: ClassVar[dict[str, ParameterRule]] = {
@@ -190,6 +200,9 @@ class PeptideSequencer(SequencePrediction):
         "annealing": Boolean(),
         "gradient_block": Boolean(),
         "min_nar_weight": Real(0.0, 1.0),
+        "shared_encoder": Boolean(),
+        "glancing": Boolean(),
+        "spectrum_graph": Boolean(),
         "cross_epochs": Integer(0),
         "learning_rate_schedule": Option("cosine", "constant"),
         "validation_fraction": Real(0.0, 1.0, open_high=True),
@@ -218,6 +231,9 @@ class PeptideSequencer(SequencePrediction):
     annealing: bool = True
     gradient_block: bool = True
     min_nar_weight: float = 0.0
+    shared_encoder: bool = True
+    glancing: bool = False
+    spectrum_graph: bool = False
     cross_epochs: int = 3
     learning_rate: float = 5e-4
     learning_rate_schedule: str = "cosine"
@@ -266,6 +282,7 @@ class PeptideSequencer(SequencePrediction):
             vocabulary=vocabulary,
             settings=self._peak_settings(),
             most_residues=int(self.most_residues),
+            n_slots=None if self.decoder == "autoregressive" else self.most_residues,
         )
         is_stream = isinstance(X, SpectrumStream)
         if is_stream:
@@ -379,6 +396,9 @@ class PeptideSequencer(SequencePrediction):
             n_slots=int(self.most_residues),
             most_residues=int(self.most_residues),
             gradient_block=bool(self.gradient_block),
+            shared_encoder=bool(self.shared_encoder),
+            glancing=bool(self.glancing),
+            spectrum_graph=bool(self.spectrum_graph),
         )
         if self._has_cross_stage():
             network.begin_cross_training()
@@ -403,7 +423,9 @@ class PeptideSequencer(SequencePrediction):
             "fingerprint": fingerprint,
         }
         joint = JointTraining(
-            annealing=bool(self.annealing), least_other=float(self.min_nar_weight)
+            annealing=bool(self.annealing),
+            least_other=float(self.min_nar_weight),
+            n_epochs=int(self.max_epochs),
         )
         n_joint = int(self.max_epochs)
         has_cross = self.decoder == "hybrid" and self.cross_epochs

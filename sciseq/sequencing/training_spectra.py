@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sciseq.decoding.ctc import required_length
 from sciseq.errors import DataQualityError, InputError, SciSeqWarning
 from sciseq.sequencing.ion_evidence import Peaks
 from sciseq.sequencing.network import Targets
@@ -74,6 +75,7 @@ def read_annotated(
     vocabulary: Vocabulary,
     settings: PeakSettings,
     most_residues: int,
+    n_slots: int | None = None,
 ) -> TrainingSpectra:
     """Read spectra with known peptides; what cannot be used is warned of and counted.
 
@@ -89,6 +91,8 @@ def read_annotated(
         Of the preprocessing.
     most_residues : int
         Longest peptide.
+    n_slots : int, optional
+        Symbols of the nonautoregressive decoder, where there is one.
 
     Raises
     ------
@@ -100,10 +104,12 @@ def read_annotated(
     Warns
     -----
     SciSeqWarning
-        With the numbers of spectra that were left out, by reason.
+        With the numbers of spectra that were left out, by reason; and with that of
+        those whose peptides the nonautoregressive decoder has too few symbols for.
     """
     names = None if y is None else list(y)
     kept: list[tuple[Any, float, int, npt.NDArray[np.int64]]] = []
+    identifiers: list[str] = []
     skipped: list[tuple[str, str]] = []
     n_spectra = 0
     for spectrum in read_spectra(X):
@@ -119,6 +125,7 @@ def read_annotated(
             skipped.append((spectrum.identifier, found))
         else:
             kept.append(found)
+            identifiers.append(spectrum.identifier)
     if names is not None and len(names) != n_spectra:
         raise InputError(
             f"there are {n_spectra} spectra and {len(names)} peptides",
@@ -126,6 +133,8 @@ def read_annotated(
             hint="Give one peptide per spectrum, in the same order.",
         )
     _report(len(kept), skipped)
+    if n_slots is not None:
+        _report_crowded([tokens for *_, tokens in kept], identifiers, n_slots)
     return TrainingSpectra(
         [peaks for peaks, *_ in kept],
         np.array([mass for _, mass, _, _ in kept]),
@@ -174,6 +183,24 @@ def _report(n_kept: int, skipped: list[tuple[str, str]]) -> None:
         warnings.warn(
             f"{len(skipped)} of {n_kept + len(skipped)} spectra were left out "
             f"({listed}), the first ones {first}",
+            SciSeqWarning,
+            stacklevel=4,
+        )
+
+
+def _report_crowded(
+    peptides: list[npt.NDArray[np.int64]], identifiers: list[str], n_slots: int
+) -> None:
+    """Warn of peptides that no path of the nonautoregressive decoder collapses to."""
+    needed = required_length(*stack_targets(peptides)).numpy()
+    rows = np.flatnonzero(needed > n_slots)
+    if len(rows):
+        first = ", ".join(identifiers[row] for row in rows[:3])
+        warnings.warn(
+            f"the nonautoregressive decoder learns nothing from {len(rows)} of "
+            f"{len(peptides)} spectra: it has {n_slots} symbols, and their peptides "
+            "need more, one for each residue and one between equal neighbours; the "
+            f"first ones {first}. most_residues={needed.max()} would be enough",
             SciSeqWarning,
             stacklevel=4,
         )

@@ -49,11 +49,11 @@ def batch(peptides=PEPTIDES, dtype=torch.float64):
     return PeptideBatch(peaks, stack_targets(tokens))
 
 
-def network(seed=0, **changes):
+def network(seed=0, vocabulary=VOCABULARY, **changes):
     """A small network in float64."""
     settings = {**SIZES, "most_residues": 12, **changes}
     made = build_network(
-        lambda: PeptideNetwork(VOCABULARY, **settings),
+        lambda: PeptideNetwork(vocabulary, **settings),
         torch.Generator().manual_seed(seed),
     )
     return made.double().eval()

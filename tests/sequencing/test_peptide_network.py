@@ -190,3 +190,59 @@ def test_the_code_of_a_mass_is_shared_by_equal_masses():
         codes = net.codes(net.masses)
     assert (codes[D] - codes[deamidated]).abs().max() < 0.05
     assert (codes[D] - codes[VOCABULARY.encode("G")[0]]).abs().max() > 0.1
+
+
+def test_two_encoders_begin_as_the_shared_one_does():
+    shared, two = network(), network(shared_encoder=False)
+    own, other = shared.state_dict(), two.state_dict()
+    added = other.keys() - own.keys()
+    assert {name.partition(".")[0] for name in added} == {"slot_encoder"}
+    assert own.keys() <= other.keys()
+    assert all(torch.equal(one, other[name]) for name, one in own.items())
+    # As drawn before there could be two.
+    found = torch.stack([shared.codes.vectors[0, 0], shared.encoder.peaks.weight[0, 0]])
+    wanted = torch.tensor([0.15611311793, 0.11250536144], dtype=torch.float64)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+    sizes = [
+        [one.shape for one in encoder.parameters()]
+        for encoder in (two.encoder, two.slot_encoder)
+    ]
+    assert sizes[0] == sizes[1]
+    for decoder in ("autoregressive", "nonautoregressive"):
+        alone = network(decoder=decoder, shared_encoder=False)
+        assert alone.slot_encoder is None
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_each_loss_trains_the_encoder_that_its_decoder_reads(shared):
+    net = network(shared_encoder=shared)
+    for weight, reads_own in ((0.0, True), (1.0, False)):
+        net.zero_grad()
+        loss = JointTraining()
+        loss.weight = weight
+        loss(net.train(), BATCH)[0].backward()
+        trained = {
+            name.partition(".")[0]
+            for name, one in net.named_parameters()
+            if one.grad is not None and one.grad.abs().max() > 0
+        }
+        encoder = "slot_encoder" if reads_own and not shared else "encoder"
+        decoder = "nonautoregressive" if reads_own else "autoregressive"
+        assert trained == {encoder, "codes", decoder}
+
+
+def test_with_two_encoders_both_states_are_still_read_together():
+    net = network(shared_encoder=False)
+    with torch.no_grad():
+        memory = net.encode(BATCH.peaks)
+        own = net.slot_encoder(BATCH.peaks, net.residues)
+        states = net.slot_states(BATCH.peaks, memory)
+        assert torch.equal(states, net.nonautoregressive(BATCH.peaks, own))
+        wrong = net.nonautoregressive(BATCH.peaks, memory)
+        assert (states - wrong).abs().max() > 1e-3
+        both = net.cross_memory(memory, states)
+        plain = net.cross_memory(memory, None)
+    assert torch.equal(both.tokens[:, 12:], plain.tokens)
+    net.begin_cross_training()
+    CrossTraining()(net, BATCH)[0].backward()
+    assert all(one.grad is None for one in net.slot_encoder.parameters())

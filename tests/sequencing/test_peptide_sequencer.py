@@ -201,6 +201,24 @@ def test_what_cannot_be_used_is_counted(fitted):
     assert len(new.vocabulary_) == len(VOCABULARY) + 1
 
 
+def test_peptides_without_a_path_are_counted():
+    # Eleven residues and two blanks, where there are twelve symbols.
+    odd = [spectrum("GGLLAVSTEDK", z, identifier=f"odd={z}") for z in (2, 3)]
+    fits = spectrum("GGLAVSTEDPK", 2, identifier="even=1")
+    short = {**TINY, "max_epochs": 1, "cross_epochs": 0}
+    message = r"nothing from 2 of 11 spectra.*12 symbols.*odd=2, odd=3.*=13 would be"
+    for decoder in ("hybrid", "nonautoregressive"):
+        with pytest.warns(SciSeqWarning, match=message):
+            model = PeptideSequencer(**short, decoder=decoder)
+            model.fit([*SPECTRA, *odd, fits])
+        assert model.skipped_ == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PeptideSequencer(**short).fit([*SPECTRA, fits])
+        PeptideSequencer(**{**short, "most_residues": 13}).fit([*SPECTRA, *odd])
+        PeptideSequencer(**short, decoder="autoregressive").fit([*SPECTRA, *odd])
+
+
 def test_validation_peptides_are_not_trained_on():
     names = ["PEPTLDEK", "PEPTLDEK", "AAGLLEVK", "AAM[Oxidation]K", "AAMK", "LLGGK"]
     peptides = [VOCABULARY.encode(one) for one in names]
