@@ -107,10 +107,15 @@ class PartialRows:
         self.n_rows += len(rows)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Read the rows."""
+        """Read the rows, all or with an error at the end."""
+        number = 0
         with self.path.open("rb") as file:
             file.readline()
-            yield from _whole_lines(file)
+            for row in _whole_lines(file):
+                number += 1
+                yield row
+        if number != self.n_rows:
+            raise RuntimeError(f"{self.path} has {number} rows, not {self.n_rows}")
 
     def _lock(self) -> None:
         assert self._file is not None

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
@@ -72,7 +73,6 @@ def run_predict(request: PredictRequest) -> None:
     SciSeqError
         The output is as it was; rows that were computed are in the partial file.
     """
-    start = time.perf_counter()
     partial_path = _check_request(request)
     model = _load_model(request)
     # Reading everything once shows a damaged file now, not after hours.
@@ -93,7 +93,7 @@ def run_predict(request: PredictRequest) -> None:
         partial.start()
     if not request.quiet and request.resume:
         say(f"{partial.n_rows} of {n_spectra} spectra were done before")
-    n_before = partial.n_rows
+    n_before, start = partial.n_rows, time.perf_counter()
     with _kept_rows(partial):
         with make_progress(n_spectra, n_before, quiet=request.quiet) as progress:
             _predict_rest(model, request.spectra, partial, progress)
@@ -136,21 +136,23 @@ def count_reasons(reasons: Iterable[str]) -> list[tuple[str, int]]:
     Examples
     --------
     >>> count_reasons(["3 peaks, 20 needed", "the charge is not known",
-    ...                "4 peaks, 20 needed"])
-    [('N peaks, 20 needed', 2), ('the charge is not known', 1)]
+    ...                "17 peaks, 20 needed"])
+    [('3 to 17 peaks, 20 needed', 2), ('the charge is not known', 1)]
     """
-    kinds: dict[tuple[str, ...], tuple[list[str], int]] = {}
+    kinds: dict[tuple[str, ...], list[list[str]]] = {}
+    numbers_of: Counter[tuple[str, ...]] = Counter()
     for reason in reasons:
         parts = re.split(r"(\d+(?:\.\d+)?)", reason)
         words, numbers = tuple(parts[::2]), parts[1::2]
-        shown, count = kinds.get(words, (numbers, 0))
-        pairs = zip(shown, numbers, strict=True)
-        shown = [one if one == other else "N" for one, other in pairs]
-        kinds[words] = shown, count + 1
-    counts = [
-        ("".join(map("".join, zip_longest(words, shown, fillvalue=""))), count)
-        for words, (shown, count) in kinds.items()
-    ]
+        ranges = kinds.setdefault(words, [[one, one] for one in numbers])
+        for place, one in zip(ranges, numbers, strict=True):
+            place[:] = min(place[0], one, key=float), max(place[1], one, key=float)
+        numbers_of[words] += 1
+    counts = []
+    for words, ranges in kinds.items():
+        shown = [low if low == high else f"{low} to {high}" for low, high in ranges]
+        text = "".join(map("".join, zip_longest(words, shown, fillvalue="")))
+        counts.append((text, numbers_of[words]))
     return sorted(counts, key=lambda one: -one[1])
 
 
@@ -164,7 +166,7 @@ def summarize(rows: Iterable[dict[str, Any]], n_before: int, seconds: float) -> 
     n_before : int
         How many of them an earlier run computed.
     seconds : float
-        What this run took.
+        What predicting and writing took in this run.
 
     Examples
     --------
