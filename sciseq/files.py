@@ -8,11 +8,12 @@ target as it was, and propagates.
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["sha256_of", "temporary_path", "write_atomic"]
+__all__ = ["remove_leftovers", "sha256_of", "temporary_path", "write_atomic"]
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
@@ -53,6 +54,23 @@ def temporary_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     if os.name == "posix":  # elsewhere a folder cannot be opened
         _sync(target.parent)
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove the temporary files that killed writers of ``path`` have left beside it.
+
+    Only for who knows that nobody else is writing it.
+
+    Parameters
+    ----------
+    path : path-like
+        Target, as given to :func:`temporary_path`.
+    """
+    target = Path(path)
+    front, back = re.escape(f".{target.stem}."), re.escape(f".part{target.suffix}")
+    for one in target.parent.iterdir():
+        if re.fullmatch(f"{front}[0-9a-f]{{12}}{back}", one.name):
+            one.unlink(missing_ok=True)
 
 
 def sha256_of(data: bytes) -> str:

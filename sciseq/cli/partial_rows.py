@@ -3,7 +3,8 @@
 The first line says what the rows were made from; each other line is one row, in JSON.
 Lines are appended and synced a chunk at a time. After a kill the file holds whole
 chunks, and perhaps a torn rest, which is cut off when the run goes on: chunks begin
-where they would have begun, so the numbers are those of a run in one go.
+where they would have begun, so the numbers are those of a run in one go. While a run
+goes on, it holds a lock on the file, where the system has such.
 """
 
 import json
@@ -72,6 +73,7 @@ class PartialRows:
                 hint="--resume takes its rows and computes the rest; without it, "
                 "delete the file.",
             ) from None
+        self._lock()
         self._write([self._header])
 
     def resume(self) -> None:
@@ -82,15 +84,18 @@ class PartialRows:
         FileFormatError
             When it is no file of rows.
         InputError
-            When its rows were made from something else.
+            When its rows were made from something else, or the run goes on.
         """
-        with self.path.open("rb") as file:
-            first = file.readline()
-            end = self._check_header(first)
-            for number, _ in enumerate(_whole_lines(file), start=1):
-                if number % self._chunk == 0:
-                    self.n_rows, end = number, file.tell()
         self._file = self.path.open("r+b")
+        try:
+            self._lock()
+            end = self._check_header(self._file.readline())
+            for number, _ in enumerate(_whole_lines(self._file), start=1):
+                if number % self._chunk == 0:
+                    self.n_rows, end = number, self._file.tell()
+        except BaseException:
+            self.__exit__()
+            raise
         self._file.truncate(end)
         self._file.seek(end)
         if not end:
@@ -102,10 +107,32 @@ class PartialRows:
         self.n_rows += len(rows)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Read the rows."""
+        """Read the rows, all or with an error at the end."""
+        number = 0
         with self.path.open("rb") as file:
             file.readline()
-            yield from _whole_lines(file)
+            for row in _whole_lines(file):
+                number += 1
+                yield row
+        if number != self.n_rows:
+            raise RuntimeError(f"{self.path} has {number} rows, not {self.n_rows}")
+
+    def _lock(self) -> None:
+        assert self._file is not None
+        try:
+            from fcntl import LOCK_EX, LOCK_NB, flock
+        except ImportError:  # Windows
+            return
+        try:
+            flock(self._file, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another run is writing to {self.path}",
+                where="--out",
+                hint="Wait for it, or give another --out.",
+            ) from None
+        except OSError:
+            return  # some network file systems know no locks
 
     def _write(self, values: Sequence[Mapping[str, Any]]) -> None:
         assert self._file is not None

@@ -84,15 +84,18 @@ def find_spectrum(paths: Sequence[Path], scan: str) -> Spectrum:
     """
     found: list[Spectrum | SkippedSpectrum] = []
     first: list[str] = []
+    n_records = 0
     for record in read_spectra(list(paths)):
         names = {record.identifier, *record.identifier.split(), record.title}
         if scan in names or scan == str(record.scan):
             found.append(record)
+        n_records += 1
         if len(first) < 3:
-            first.append(record.identifier)
+            first.append(record.identifier.split()[-1])
     if not found:
         raise InputError(
-            f"no spectrum is called {scan!r}, there are {', '.join(first)} and so on",
+            f"none of the {n_records} spectra is called {scan!r}; the first ones are "
+            f"{', '.join(first)}",
             where="--scan",
         )
     if len(found) > 1:

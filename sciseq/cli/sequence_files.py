@@ -1,27 +1,24 @@
-"""Models, spectra and results of ``sciseq sequence``: checked, read and written."""
+"""Models, spectra and tables that ``sciseq sequence`` reads."""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sciseq.errors import FileFormatError, InputError, InputTypeError, nearest_name
-from sciseq.files import sha256_of, temporary_path
+from sciseq.files import sha256_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "RESULT_SUFFIXES",
     "check_spectra",
     "input_fingerprint",
     "load_sequencer",
     "model_fingerprint",
     "read_predictions",
-    "result_suffix",
-    "write_result",
 ]
 
 # ----------------------------------------------------------------------------- inputs
@@ -99,142 +96,7 @@ def input_fingerprint(paths: Sequence[Path]) -> list[list[str]]:
     return found
 
 
-# ---------------------------------------------------------------------------- results
-
-
-def result_suffix(path: Path) -> str:
-    """Return the suffix that says which format a result has.
-
-    Raises
-    ------
-    FileFormatError
-        For any other suffix.
-
-    Examples
-    --------
-    >>> result_suffix(Path("run.mzTab"))
-    '.mztab'
-    """
-    suffix = path.suffix.lower()
-    if suffix not in RESULT_SUFFIXES:
-        raise FileFormatError(
-            f"{path.name!r} {_ending(path)}, results end in "
-            f"{', '.join(RESULT_SUFFIXES)}",
-            where="--out",
-            hint=nearest_name(suffix, RESULT_SUFFIXES) or None,
-        )
-    return suffix
-
-
-def write_result(
-    table: "pd.DataFrame", path: Path, model: Any, spectra: Sequence[Path]
-) -> None:
-    """Write peptide-spectrum matches in the format that the name asks for.
-
-    Parameters
-    ----------
-    table : DataFrame
-        One row per spectrum, see :data:`sciseq.sequencing.prediction.COLUMNS`.
-    path : Path
-        File to write, whole or not at all.
-    model : PeptideSequencer
-        What made the table; some formats tell of its modifications and settings.
-    spectra : sequence of Path
-        Files that the table is about, for the format that repeats their peaks.
-    """
-    RESULT_SUFFIXES[result_suffix(path)](table, path, model, spectra)
-
-
-def _ending(path: Path) -> str:
-    return f"ends in {path.suffix!r}" if path.suffix else "has no suffix"
-
-
-def _write_text_table(
-    table: "pd.DataFrame", path: Path, model: Any, spectra: Sequence[Path]
-) -> None:
-    flat = table.assign(residue_scores=table["residue_scores"].map(_joined))
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    with temporary_path(path) as temporary:
-        flat.to_csv(temporary, sep=separator, index=False, lineterminator="\n")
-
-
-def _joined(scores: Any) -> str:
-    return " ".join(map(str, scores)) if isinstance(scores, list) else ""
-
-
-def _write_parquet(
-    table: "pd.DataFrame", path: Path, model: Any, spectra: Sequence[Path]
-) -> None:
-    with temporary_path(path) as temporary:
-        table.to_parquet(temporary, index=False)
-
-
-def _write_mztab(
-    table: "pd.DataFrame", path: Path, model: Any, spectra: Sequence[Path]
-) -> None:
-    from sciseq.sequencing.mztab_files import write_mztab
-
-    write_mztab(table, path, **_about(model))
-
-
-def _write_mzid(
-    table: "pd.DataFrame", path: Path, model: Any, spectra: Sequence[Path]
-) -> None:
-    from sciseq.sequencing.mzid_files import write_mzid
-
-    write_mzid(table, path, **_about(model))
-
-
-def _write_pin(
-    table: "pd.DataFrame", path: Path, model: Any, spectra: Sequence[Path]
-) -> None:
-    from sciseq.sequencing.pin_files import write_pin
-
-    write_pin(table, path)
-
-
-def _write_mgf(
-    table: "pd.DataFrame", path: Path, model: Any, spectra: Sequence[Path]
-) -> None:
-    from sciseq.sequencing.mgf_files import write_mgf
-    from sciseq.sequencing.spectrum_files import read_spectra
-
-    write_mgf(read_spectra(list(spectra)), path, table)
-
-
-RESULT_SUFFIXES: dict[str, Callable[..., None]] = {
-    ".mztab": _write_mztab,
-    ".csv": _write_text_table,
-    ".tsv": _write_text_table,
-    ".parquet": _write_parquet,
-    ".mzid": _write_mzid,
-    ".pin": _write_pin,
-    ".mgf": _write_mgf,
-}
-"""What writes a result, by suffix."""
-
-_SETTINGS = (
-    "decoder",
-    "beam_size",
-    "precursor_tolerance",
-    "isotope_errors",
-    "charges",
-    "n_peaks",
-    "minimum_mz",
-    "maximum_mz",
-)
-
-
-def _about(model: Any) -> dict[str, Any]:
-    modified = [token for token in model.vocabulary_.tokens if "[" in token]
-    # What a bare letter means is on every such residue.
-    fixed = list(model.vocabulary_.fixed.values())
-    parameters = model.get_params()
-    return {
-        "fixed_modifications": fixed,
-        "variable_modifications": [one for one in modified if one not in fixed],
-        "settings": {name: parameters[name] for name in _SETTINGS},
-    }
+# ------------------------------------------------------------------------ predictions
 
 
 def read_predictions(path: Path) -> "pd.DataFrame":
@@ -262,8 +124,9 @@ def read_predictions(path: Path) -> "pd.DataFrame":
 
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".tsv", ".parquet"):
+        ending = f"ends in {path.suffix!r}" if path.suffix else "has no suffix"
         raise FileFormatError(
-            f"{path.name!r} {_ending(path)}, predictions end in .csv, .tsv or .parquet",
+            f"{path.name!r} {ending}, predictions end in .csv, .tsv or .parquet",
             where="--predictions",
         )
     try:

@@ -2,12 +2,13 @@
 
 import contextlib
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -20,20 +21,30 @@ from sciseq.cli.sequence_files import (
     input_fingerprint,
     load_sequencer,
     model_fingerprint,
+)
+from sciseq.cli.sequence_progress import Progress, make_progress
+from sciseq.cli.sequence_results import (
+    ResultRows,
+    check_belongs,
     result_suffix,
     write_result,
 )
-from sciseq.cli.sequence_progress import Progress, make_progress
 from sciseq.errors import DataQualityError, InputError
+from sciseq.files import remove_leftovers
 from sciseq.sequencing.spectrum_files import read_spectra
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["PredictRequest", "count_reasons", "predicted_chunks", "run_predict"]
+__all__ = [
+    "PredictRequest",
+    "count_reasons",
+    "predicted_chunks",
+    "run_predict",
+    "summarize",
+]
 
 # Spectra between two visits to the disk: what a kill can cost.
 _CHUNK = 256
+# Reasons in the summary; what is left over is counted.
+_MOST_REASONS = 4
 
 
 @dataclass(frozen=True)
@@ -77,19 +88,23 @@ def run_predict(request: PredictRequest) -> None:
     partial = PartialRows(partial_path, fingerprint, chunk=_CHUNK)
     if request.resume and partial_path.exists():
         partial.resume()
+        remove_leftovers(request.out)  # a kill may have come while it was written
     else:
         partial.start()
     if not request.quiet and request.resume:
         say(f"{partial.n_rows} of {n_spectra} spectra were done before")
+    n_before, start = partial.n_rows, time.perf_counter()
     with _kept_rows(partial):
-        progress = make_progress(n_spectra, partial.n_rows, quiet=request.quiet)
-        with progress:
+        with make_progress(n_spectra, n_before, quiet=request.quiet) as progress:
             _predict_rest(model, request.spectra, partial, progress)
-        table = _table(partial.rows(), n_spectra)
-        write_result(table, request.out, model, request.spectra)
+        if partial.n_rows != n_spectra:
+            raise RuntimeError(f"{n_spectra} spectra have {partial.n_rows} rows")
+        rows = ResultRows(partial, getattr(model, "calibration_", None))
+        write_result(rows, request.out, model, request.spectra)
+        summary = summarize(partial.rows(), n_before, time.perf_counter() - start)
     partial_path.unlink()
     if not request.quiet:
-        _report(table, progress, request)
+        say(f"{request.out}: {summary}")
 
 
 def predicted_chunks(
@@ -109,7 +124,7 @@ def predicted_chunks(
     while chunk := list(islice(records, _CHUNK)):
         rows = list(model.iter_rows(chunk))
         for record, row in zip(chunk, rows, strict=True):
-            _check_belongs(row, record)
+            check_belongs(row, record)
             row.setdefault("scan", record.scan)
         yield rows
         progress.advance(len(rows))
@@ -121,20 +136,65 @@ def count_reasons(reasons: Iterable[str]) -> list[tuple[str, int]]:
     Examples
     --------
     >>> count_reasons(["3 peaks, 20 needed", "the charge is not known",
-    ...                "4 peaks, 20 needed"])
-    [('N peaks, 20 needed', 2), ('the charge is not known', 1)]
+    ...                "17 peaks, 20 needed"])
+    [('3 to 17 peaks, 20 needed', 2), ('the charge is not known', 1)]
     """
-    kinds: dict[tuple[str, ...], Counter[tuple[str, ...]]] = {}
+    kinds: dict[tuple[str, ...], list[list[str]]] = {}
+    numbers_of: Counter[tuple[str, ...]] = Counter()
     for reason in reasons:
         parts = re.split(r"(\d+(?:\.\d+)?)", reason)
-        kinds.setdefault(tuple(parts[::2]), Counter())[tuple(parts[1::2])] += 1
+        words, numbers = tuple(parts[::2]), parts[1::2]
+        ranges = kinds.setdefault(words, [[one, one] for one in numbers])
+        for place, one in zip(ranges, numbers, strict=True):
+            place[:] = min(place[0], one, key=float), max(place[1], one, key=float)
+        numbers_of[words] += 1
     counts = []
-    for words, numbers in kinds.items():
-        places = zip(*numbers, strict=True)
-        shown = [one[0] if len(set(one)) == 1 else "N" for one in places]
+    for words, ranges in kinds.items():
+        shown = [low if low == high else f"{low} to {high}" for low, high in ranges]
         text = "".join(map("".join, zip_longest(words, shown, fillvalue="")))
-        counts.append((text, numbers.total()))
+        counts.append((text, numbers_of[words]))
     return sorted(counts, key=lambda one: -one[1])
+
+
+def summarize(rows: Iterable[dict[str, Any]], n_before: int, seconds: float) -> str:
+    """Say in one line what became of all spectra, and how fast.
+
+    Parameters
+    ----------
+    rows : iterable of dict
+        Those of the result.
+    n_before : int
+        How many of them an earlier run computed.
+    seconds : float
+        What predicting and writing took in this run.
+
+    Examples
+    --------
+    >>> rows = [{"peptide": "GAVLK", "reason": ""}] * 5
+    >>> rows += [{"peptide": None, "reason": "3 peaks are left"}]
+    >>> summarize(rows, 4, 0.5)
+    '6 spectra, 5 peptides, 1 skipped (1: 3 peaks are left); 0.5 s, 4 spectra/s'
+    """
+    n_rows = 0
+
+    def reasons() -> Iterator[str]:
+        nonlocal n_rows
+        for row in rows:
+            n_rows += 1
+            if row["peptide"] is None:
+                yield row["reason"]
+
+    counts = count_reasons(reasons())
+    n_skipped = sum(number for _, number in counts)
+    named = [f"{number}: {reason}" for reason, number in counts[:_MOST_REASONS]]
+    if rest := sum(number for _, number in counts[_MOST_REASONS:]):
+        named.append(f"{rest}: other reasons")
+    why = f" ({'; '.join(named)})" if named else ""
+    speed = (n_rows - n_before) / max(seconds, 1e-9)
+    return (
+        f"{n_rows} spectra, {n_rows - n_skipped} peptides, {n_skipped} skipped{why}; "
+        f"{seconds:.3g} s, {speed:.3g} spectra/s"
+    )
 
 
 # ------------------------------------------------------------------------ the request
@@ -181,17 +241,9 @@ def _predict_rest(
     for record, row in zip(
         islice(records, partial.n_rows), partial.rows(), strict=True
     ):
-        _check_belongs(row, record)
+        check_belongs(row, record)
     for rows in predicted_chunks(model, records, progress):
         partial.append(rows)
-
-
-def _check_belongs(row: dict[str, Any], record: Any) -> None:
-    if (row["source"], row["identifier"]) != (record.source, record.identifier):
-        raise RuntimeError(
-            f"the row of {row['source']} {row['identifier']} stands at the place of "
-            f"{record.source} {record.identifier}"
-        )
 
 
 @contextlib.contextmanager
@@ -212,25 +264,3 @@ def _kept_rows(partial: PartialRows) -> Iterator[None]:
             say("sciseq: interrupted")
             raise typer.Exit(INTERRUPTED) from None
         raise
-
-
-def _table(rows: Iterable[dict[str, Any]], n_spectra: int) -> "pd.DataFrame":
-    import pandas as pd
-
-    table = pd.DataFrame(list(rows))
-    if len(table) != n_spectra:
-        raise RuntimeError(f"{n_spectra} spectra have {len(table)} rows")
-    # Whole numbers, even where some are not known.
-    return table.astype({"charge": "Int64", "scan": "Int64"})
-
-
-def _report(table: "pd.DataFrame", progress: Progress, request: PredictRequest) -> None:
-    is_found = table["peptide"].notna()
-    say(f"spectra: {len(table)}")
-    say(f"predicted: {int(is_found.sum())}")
-    say(f"skipped: {int((~is_found).sum())}")
-    for reason, number in count_reasons(table.loc[~is_found, "reason"]):
-        say(f"  {number}: {reason}")
-    if progress.n_done > progress.n_before:
-        say(f"speed: {progress.speed:.3g} spectra/s")
-    say(f"peptides: {request.out}")

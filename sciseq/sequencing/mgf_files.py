@@ -6,23 +6,20 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from sciseq.errors import FileFormatError, InputError, InputTypeError
 from sciseq.files import temporary_path
 from sciseq.sequencing.byte_streams import CHUNK, ByteStream, open_stream
 from sciseq.sequencing.peak_text import parse_peaks
-from sciseq.sequencing.psm_rows import PsmRow, psm_rows
+from sciseq.sequencing.psm_rows import PsmRow, PsmRows, Psms
 from sciseq.sequencing.spectrum_records import (
     SkippedSpectrum,
     Spectrum,
     spectrum_or_skip,
 )
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["parse_charges", "read_mgf", "write_mgf"]
+__all__ = ["Match", "parse_charges", "read_mgf", "write_matches", "write_mgf"]
 
 _BEGIN = b"\nBEGIN IONS"
 _END = b"\nEND IONS"
@@ -221,10 +218,18 @@ def _scan(text: str) -> int | None:
     return int(text) if re.fullmatch(r"\d{1,18}", text) else None
 
 
+class Match(NamedTuple):
+    """A spectrum and what to write as its peptide and score."""
+
+    spectrum: Spectrum
+    peptide: str | None = None
+    score: float | None = None
+
+
 def write_mgf(
     spectra: Iterable[Spectrum | SkippedSpectrum],
     path: str | os.PathLike[str],
-    psms: "pd.DataFrame | None" = None,
+    psms: Psms | None = None,
 ) -> None:
     """Write spectra as MGF, with their peptides as ``SEQ``.
 
@@ -234,16 +239,16 @@ def write_mgf(
         Written one after the other; a SkippedSpectrum has no peaks and is left out.
     path : path-like
         File; a name that ends in ``.gz`` is compressed.
-    psms : DataFrame, optional
-        Table of peptide-spectrum matches (see
-        :func:`sciseq.sequencing.psm_rows.psm_rows`). A spectrum gets the peptide and
-        the score of the row of its `source` and `identifier`. Without a table, it
-        keeps its own annotation.
+    psms : DataFrame, or iterable of mappings, optional
+        Peptide-spectrum matches in any order (see
+        :class:`sciseq.sequencing.psm_rows.PsmRows`). A spectrum gets the peptide and
+        the score of the row of its `source` and `identifier`; all rows are held in
+        memory. Without them, it keeps its own annotation.
 
     Raises
     ------
     InputError
-        When the table lacks a column or holds a spectrum twice.
+        When a column is missing or a spectrum is there twice.
     InputTypeError
         When something else than a spectrum is given.
 
@@ -251,22 +256,45 @@ def write_mgf(
     -----
     The file is written whole or not at all.
     """
-    rows = {} if psms is None else _by_spectrum(psms)
+    write_matches(_matches(spectra, psms), path)
+
+
+def write_matches(matches: Iterable[Match], path: str | os.PathLike[str]) -> None:
+    """Write spectra as MGF with the peptides that stand beside them, in one pass.
+
+    Parameters
+    ----------
+    matches : iterable of Match
+        Written one after the other and not held.
+    path : path-like
+        File; a name that ends in ``.gz`` is compressed. Written whole or not at all.
+    """
     with temporary_path(path) as temporary, _open_for_writing(temporary) as file:
-        for spectrum in spectra:
-            if isinstance(spectrum, SkippedSpectrum):
-                continue
-            if not isinstance(spectrum, Spectrum):
-                raise InputTypeError(
-                    f"a {type(spectrum).__name__} among the spectra, must be a Spectrum"
-                )
-            row = rows.get((spectrum.source, spectrum.identifier))
-            file.write(_block_text(spectrum, row, annotate=psms is None).encode())
+        for match in matches:
+            file.write(_block_text(match).encode())
 
 
-def _by_spectrum(psms: "pd.DataFrame") -> dict[tuple[str, str], PsmRow]:
+def _matches(
+    spectra: Iterable[Spectrum | SkippedSpectrum], psms: Psms | None
+) -> Iterator[Match]:
+    rows = {} if psms is None else _by_spectrum(psms)
+    for spectrum in spectra:
+        if isinstance(spectrum, SkippedSpectrum):
+            continue
+        if not isinstance(spectrum, Spectrum):
+            raise InputTypeError(
+                f"a {type(spectrum).__name__} among the spectra, must be a Spectrum"
+            )
+        row = rows.get((spectrum.source, spectrum.identifier))
+        if row is not None:
+            yield Match(spectrum, row.peptide, row.score)
+        else:
+            yield Match(spectrum, spectrum.peptide if psms is None else None)
+
+
+def _by_spectrum(psms: Psms) -> dict[tuple[str, str], PsmRow]:
     rows: dict[tuple[str, str], PsmRow] = {}
-    for row in psm_rows(psms):
+    for row in PsmRows(psms):
         if row.key in rows:
             raise InputError(
                 "psms holds a spectrum twice; MGF has room for one peptide each",
@@ -288,7 +316,8 @@ def _open_for_writing(path: Path) -> Iterator[IO[bytes]]:
             yield cast(IO[bytes], packed)  # it has all methods of IO[bytes]
 
 
-def _block_text(spectrum: Spectrum, row: PsmRow | None, *, annotate: bool) -> str:
+def _block_text(match: Match) -> str:
+    spectrum, peptide, score = match
     charges = spectrum.charges or (spectrum.charge,)
     entries = {
         "TITLE": spectrum.title or spectrum.identifier,
@@ -296,8 +325,8 @@ def _block_text(spectrum: Spectrum, row: PsmRow | None, *, annotate: bool) -> st
         "CHARGE": " and ".join(f"{charge}+" for charge in charges if charge),
         "SCANS": spectrum.scan,
         "RTINSECONDS": spectrum.retention_time,
-        "SEQ": row.peptide if row else spectrum.peptide if annotate else None,
-        "SCORE": row.score if row else None,
+        "SEQ": peptide,
+        "SCORE": score,
     }
     lines = ["BEGIN IONS"]
     lines += [

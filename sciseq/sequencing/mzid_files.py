@@ -1,8 +1,8 @@
 """mzIdentML 1.2: peptide-spectrum matches of a search without a database."""
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from lxml import etree
 
@@ -14,14 +14,11 @@ from sciseq.sequencing.proforma import parse_proforma
 from sciseq.sequencing.psm_rows import (
     MassShift,
     PsmRow,
+    PsmRows,
+    Psms,
     mass_shifts,
-    psm_rows,
-    sources_of,
     vocabulary_shifts,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["write_mzid"]
 
@@ -40,10 +37,15 @@ _VOCABULARIES = {
 }
 # The schema wants a database even of a search that used none.
 _NO_DATABASE = "no database (de novo)"
+_SCORES = {
+    "score": ("MS:1001143", "PSM-level search engine specific statistic"),
+    "probability": ("MS:1002357", "PSM-level probability"),
+    "q_value": ("MS:1002354", "PSM-level q-value"),
+}
 
 
 def write_mzid(
-    psms: "pd.DataFrame",
+    psms: Psms,
     path: str | os.PathLike[str],
     *,
     fixed_modifications: Sequence[str] = (),
@@ -54,9 +56,10 @@ def write_mzid(
 
     Parameters
     ----------
-    psms : DataFrame
-        See :func:`sciseq.sequencing.psm_rows.psm_rows`. Rows without a peptide have no
-        place in this format and are left out.
+    psms : DataFrame, or iterable of mappings
+        See :class:`sciseq.sequencing.psm_rows.PsmRows`: rows are passed over twice and
+        never held together. Those without a peptide have no place in this format and
+        are left out.
     path : path-like
         File to write.
     fixed_modifications, variable_modifications : sequence of str, default=()
@@ -73,22 +76,14 @@ def write_mzid(
 
     Notes
     -----
-    Version 1.2 is written because 1.1 asks for a protein behind every peptide. The
-    file is written whole or not at all.
+    Version 1.2 is written because 1.1 asks for a protein behind every peptide. Every
+    peptide must stand in the file once, so the different ones (not the rows) are kept
+    in memory. The file is written whole or not at all.
     """
-    rows = [row for row in psm_rows(psms) if row.peptide is not None]
-    for number, row in enumerate(rows):
-        if row.charge is None or row.precursor_mz is None:
-            raise InputError(
-                "a peptide has no charge or no precursor_mz; mzIdentML needs both",
-                where=f"psms, peptide {number}, {row.identifier}",
-            )
-    if not rows:
-        raise InputError("psms holds no peptide; mzIdentML cannot be empty")
+    rows = PsmRows(psms)
+    peptides, runs = _overview(rows)
     fixed = vocabulary_shifts(fixed_modifications)
     variable = vocabulary_shifts(variable_modifications)
-    peptides = {row.peptide: f"peptide_{n}" for n, row in enumerate(rows, start=1)}
-    runs = {source: f"spectra_{n}" for n, source in enumerate(sources_of(rows))}
     attributes = {"id": "sciseq", "version": "1.2.0"}
     with (
         temporary_path(path) as temporary,
@@ -99,7 +94,7 @@ def write_mzid(
             file.write(_vocabulary_list(), _software(), pretty_print=True)
             with file.element("SequenceCollection"):
                 for peptide, name in peptides.items():
-                    file.write(_peptide(peptide or "", name), pretty_print=True)
+                    file.write(_peptide(peptide, name), pretty_print=True)
             file.write(_analysis(runs), pretty_print=True)
             file.write(_protocol(fixed, variable, settings or {}), pretty_print=True)
             with file.element("DataCollection"):
@@ -108,9 +103,33 @@ def write_mzid(
                     file.element("AnalysisData"),
                     file.element("SpectrumIdentificationList", {"id": "matches"}),
                 ):
-                    for number, row in enumerate(rows, start=1):
+                    for number, row in enumerate(_found(rows), start=1):
                         result = _result(row, number, runs, peptides)
                         file.write(result, pretty_print=True)
+
+
+def _found(rows: Iterable[PsmRow]) -> Iterator[PsmRow]:
+    return (row for row in rows if row.peptide is not None)
+
+
+def _overview(rows: Iterable[PsmRow]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what peptides and files are called, when all rows can be written."""
+    peptides: dict[str, str] = {}
+    runs: dict[str, str] = {}
+    for number, row in enumerate(_found(rows), start=1):
+        if row.charge is None or row.precursor_mz is None:
+            raise InputError(
+                "a peptide has no charge or no precursor_mz; mzIdentML needs both",
+                where=f"psms, peptide {number}, {row.identifier}",
+            )
+        peptides.setdefault(row.peptide or "", f"peptide_{number}")
+        runs.setdefault(row.source, f"spectra_{len(runs)}")
+    if not peptides:
+        raise InputError(
+            "psms holds no peptide; mzIdentML cannot be empty",
+            hint="mzTab and plain tables can say why there is none.",
+        )
+    return peptides, runs
 
 
 def _element(tag: str, /, *children: Any, **attributes: object) -> Any:
@@ -269,12 +288,12 @@ def _result(
     row: PsmRow,
     number: int,
     runs: Mapping[str, str],
-    peptides: Mapping[str | None, str],
+    peptides: Mapping[str, str],
 ) -> Any:
-    notes = []
-    if row.score is not None:
-        score = "PSM-level search engine specific statistic"
-        notes.append(_term("MS:1001143", score, row.score))
+    values = {name: getattr(row, name) for name in _SCORES}
+    notes = [
+        _term(*_SCORES[n], value) for n, value in values.items() if value is not None
+    ]
     if row.residue_scores:
         text = " ".join(f"{score:.6g}" for score in row.residue_scores)
         notes.append(_note("residue scores", text))
@@ -285,7 +304,7 @@ def _result(
         chargeState=row.charge,
         experimentalMassToCharge=row.precursor_mz,
         calculatedMassToCharge=row.calculated_mz,
-        peptide_ref=peptides[row.peptide],
+        peptide_ref=peptides[row.peptide or ""],
         rank=1,
         passThreshold="true",
     )

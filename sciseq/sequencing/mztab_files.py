@@ -1,8 +1,7 @@
 """mzTab 1.0 for identifications: what was searched, and one row per peptide."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sciseq import __version__
 from sciseq.errors import InputError
@@ -12,19 +11,21 @@ from sciseq.sequencing.proforma import parse_proforma
 from sciseq.sequencing.psm_rows import (
     MassShift,
     PsmRow,
+    PsmRows,
+    Psms,
     mass_shifts,
-    psm_rows,
-    sources_of,
     vocabulary_shifts,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["write_mztab"]
 
 _NO_FIXED = "[MS, MS:1002453, No fixed modifications searched, ]"
 _NO_VARIABLE = "[MS, MS:1002454, No variable modifications searched, ]"
+_SCORES = {
+    "score": "MS:1001143, PSM-level search engine specific statistic",
+    "probability": "MS:1002357, PSM-level probability",
+    "q_value": "MS:1002354, PSM-level q-value",
+}
 _COLUMNS = (
     "sequence",
     "PSM_ID",
@@ -33,7 +34,6 @@ _COLUMNS = (
     "database",
     "database_version",
     "search_engine",
-    "search_engine_score[1]",
     "modifications",
     "retention_time",
     "charge",
@@ -53,7 +53,7 @@ _COLUMNS = (
 
 
 def write_mztab(
-    psms: "pd.DataFrame",
+    psms: Psms,
     path: str | os.PathLike[str],
     *,
     mode: str = "Summary",
@@ -66,8 +66,9 @@ def write_mztab(
 
     Parameters
     ----------
-    psms : DataFrame
-        See :func:`sciseq.sequencing.psm_rows.psm_rows`.
+    psms : DataFrame, or iterable of mappings
+        See :class:`sciseq.sequencing.psm_rows.PsmRows`: rows are passed over three
+        times and never held together.
     path : path-like
         File to write.
     mode : {"Summary", "Complete"}, default="Summary"
@@ -90,7 +91,8 @@ def write_mztab(
     Spectra without a peptide have no row: a comment line (``COM``) behind the table
     gives the identifier of each and the reason. There are no proteins, so the columns
     about them are ``null``. Residue scores, ProForma, the mass error, and the title and
-    the number of the scan where the table has them, are optional columns.
+    the number of the scan where the table has them, are optional columns. Probability
+    and q-value, where the table has them, are the second and the third score.
 
     The file is written whole or not at all.
     """
@@ -98,10 +100,8 @@ def write_mztab(
         raise InputError(
             f"mode is {mode!r}, must be 'Summary' or 'Complete'", where="mode"
         )
-    rows = psm_rows(psms)
-    # An empty table, too, must name a run.
-    sources = sources_of(rows) or [""]
-    runs = {source: number for number, source in enumerate(sources, start=1)}
+    rows = PsmRows(psms)
+    runs, scores = _overview(rows)
     head = [
         ("mzTab-version", "1.0.0"),
         ("mzTab-mode", mode),
@@ -109,9 +109,9 @@ def write_mztab(
         ("description", " ".join(description.split()) or "null"),
         ("software[1]", _software()),
         *_settings(settings or {}),
-        (
-            "psm_search_engine_score[1]",
-            "[MS, MS:1001143, PSM-level search engine specific statistic, ]",
+        *(
+            (f"psm_search_engine_score[{number}]", f"[MS, {_SCORES[name]}, ]")
+            for number, name in enumerate(scores, start=1)
         ),
         *_modifications("fixed_mod", fixed_modifications, _NO_FIXED),
         *_modifications("variable_mod", variable_modifications, _NO_VARIABLE),
@@ -120,9 +120,20 @@ def write_mztab(
     with temporary_path(path) as temporary, temporary.open("wb") as file:
         for key, value in head:
             file.write(f"MTD\t{key}\t{value}\n".encode())
-        file.write(("\n" + "\t".join(("PSH", *_COLUMNS)) + "\n").encode())
-        for line in _table(rows, runs):
+        file.write(b"\n")
+        for line in _table(rows, runs, scores):
             file.write(f"{line}\n".encode())
+
+
+def _overview(rows: Iterable[PsmRow]) -> tuple[dict[str, int], list[str]]:
+    """Return the number of each file, and the kinds of scores that there are."""
+    runs: dict[str, int] = {}
+    found = {"score"}
+    for row in rows:
+        runs.setdefault(row.source, len(runs) + 1)
+        found.update(name for name in _SCORES if getattr(row, name) is not None)
+    # An empty table, too, must name a run.
+    return runs or {"": 1}, [name for name in _SCORES if name in found]
 
 
 def _software() -> str:
@@ -167,19 +178,31 @@ def _parameter(term: Term) -> str:
     return f"[MS, {term.accession}, {term.name}, ]"
 
 
-def _table(rows: Sequence[PsmRow], runs: Mapping[str, int]) -> Iterator[str]:
+def _table(
+    rows: Iterable[PsmRow], runs: Mapping[str, int], scores: Sequence[str]
+) -> Iterator[str]:
+    columns = list(_COLUMNS)
+    place = columns.index("modifications")
+    columns[place:place] = [_score_column(n) for n in range(1, len(scores) + 1)]
+    yield "\t".join(("PSH", *columns))
     number = 0
     for row in rows:
         if row.peptide is not None:
             number += 1
-            cells = _cells(row, number, runs)
-            yield "\t".join(("PSM", *(cells.get(name, "null") for name in _COLUMNS)))
+            cells = _cells(row, number, runs, scores)
+            yield "\t".join(("PSM", *(cells.get(name, "null") for name in columns)))
     for row in rows:
         if row.peptide is None:
             yield f"COM\tno peptide: {_reference(row, runs)}: {row.reason}"
 
 
-def _cells(row: PsmRow, number: int, runs: Mapping[str, int]) -> dict[str, str]:
+def _score_column(number: int) -> str:
+    return f"search_engine_score[{number}]"
+
+
+def _cells(
+    row: PsmRow, number: int, runs: Mapping[str, int], scores: Sequence[str]
+) -> dict[str, str]:
     """Return the cells of a row by column; what is absent is unknown."""
     peptide = parse_proforma(row.peptide or "")
     shifts = mass_shifts(peptide)
@@ -187,7 +210,7 @@ def _cells(row: PsmRow, number: int, runs: Mapping[str, int]) -> dict[str, str]:
         "sequence": peptide.residues,
         "PSM_ID": number,
         "search_engine": _software(),
-        "search_engine_score[1]": row.score,
+        **{_score_column(n): getattr(row, s) for n, s in enumerate(scores, start=1)},
         "modifications": ",".join(f"{s.position}-{_accession(s)}" for s in shifts),
         "retention_time": row.retention_time,
         "charge": row.charge,

@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from sciseq.errors import InputError
 from sciseq.files import temporary_path
 from sciseq.sequencing.proforma import Peptidoform, parse_proforma
-from sciseq.sequencing.psm_rows import PsmRow, mass_shifts, psm_rows, sources_of
-
-if TYPE_CHECKING:
-    import pandas as pd
+from sciseq.sequencing.psm_rows import (
+    PsmRow,
+    PsmRows,
+    Psms,
+    mass_shifts,
+    sources_of,
+)
 
 __all__ = ["write_pin"]
 
@@ -32,14 +34,14 @@ _COLUMNS = (
 )
 
 
-def write_pin(psms: "pd.DataFrame", path: str | os.PathLike[str]) -> None:
+def write_pin(psms: Psms, path: str | os.PathLike[str]) -> None:
     """Write peptide-spectrum matches as a table for Percolator or mokapot.
 
     Parameters
     ----------
-    psms : DataFrame
-        See :func:`sciseq.sequencing.psm_rows.psm_rows`, all of one source. Rows without
-        a peptide are left out.
+    psms : DataFrame, or iterable of mappings
+        See :class:`sciseq.sequencing.psm_rows.PsmRows`, all of one source: rows are
+        passed over twice and never held together. Those without a peptide are left out.
     path : path-like
         File to write.
 
@@ -58,8 +60,8 @@ def write_pin(psms: "pd.DataFrame", path: str | os.PathLike[str]) -> None:
 
     The file is written whole or not at all.
     """
-    rows = [row for row in psm_rows(psms) if row.peptide is not None]
-    sources = sources_of(rows)
+    rows = PsmRows(psms)
+    sources = sources_of(row for row in rows if row.peptide is not None)
     if len(sources) > 1:
         # Percolator lets rows of equal scan number compete.
         raise InputError(
@@ -67,9 +69,11 @@ def write_pin(psms: "pd.DataFrame", path: str | os.PathLike[str]) -> None:
             where="psms",
             hint="Write one file per source.",
         )
-    lines = ["\t".join(_COLUMNS), *(_line(row) for row in rows)]
-    with temporary_path(path) as temporary:
-        temporary.write_bytes(("\n".join(lines) + "\n").encode())
+    with temporary_path(path) as temporary, temporary.open("wb") as file:
+        file.write(("\t".join(_COLUMNS) + "\n").encode())
+        for row in rows:
+            if row.peptide is not None:
+                file.write(f"{_line(row)}\n".encode())
 
 
 def _line(row: PsmRow) -> str:

@@ -1,10 +1,10 @@
 """Peptide-spectrum matches as rows with checked types, which all writers read."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from sciseq.errors import InputError, InputTypeError, nearest_name
 from sciseq.sequencing.proforma import Peptidoform, delta_mass, parse_proforma
@@ -13,7 +13,18 @@ from sciseq.sequencing.unimod import Modification, find_modification
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MassShift", "PsmRow", "mass_shifts", "psm_rows", "vocabulary_shifts"]
+__all__ = [
+    "MassShift",
+    "PsmRow",
+    "PsmRows",
+    "Psms",
+    "mass_shifts",
+    "psm_rows",
+    "vocabulary_shifts",
+]
+
+Psms: TypeAlias = Union["pd.DataFrame", Iterable[Mapping[str, Any]]]
+"""Peptide-spectrum matches: a table, or rows that can be read more than once."""
 
 REQUIRED = (
     "source",
@@ -29,7 +40,7 @@ REQUIRED = (
     "retention_time",
     "reason",
 )
-OPTIONAL = ("title", "scan")
+OPTIONAL = ("title", "scan", "probability", "q_value")
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,9 @@ class PsmRow:
         Error of the precursor in parts per million.
     reason : str
         Why there is no peptide; empty when there is one.
+    probability, q_value : float, optional
+        Of a calibrated model: how probable the peptide is right, and the share of wrong
+        ones among all that are at least as probable.
     """
 
     source: str
@@ -68,6 +82,8 @@ class PsmRow:
     reason: str
     title: str | None = None
     scan: int | None = None
+    probability: float | None = None
+    q_value: float | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -75,16 +91,69 @@ class PsmRow:
         return self.source, self.identifier
 
 
-def psm_rows(psms: "pd.DataFrame") -> list[PsmRow]:
+class PsmRows:
+    """Peptide-spectrum matches with checked types, a row at a time.
+
+    Every iteration reads the rows anew, so that a writer may pass over them as often as
+    its format needs, and holds none of them.
+
+    Parameters
+    ----------
+    psms : DataFrame, or iterable of mappings
+        As in :func:`psm_rows`. An iterable must give all its rows each time it is
+        asked: a list, or an object that reads them from a file.
+
+    Raises
+    ------
+    InputTypeError
+        When it is neither, or can be read only once.
+    InputError
+        When a column is missing; while iterating, when a row lacks a value or a charge
+        is no positive integer.
+
+    Examples
+    --------
+    >>> row = dict.fromkeys(REQUIRED) | {"identifier": "scan=3", "index": 0}
+    >>> rows = PsmRows([row])
+    >>> [one.identifier for one in rows], [one.identifier for one in rows]
+    (['scan=3'], ['scan=3'])
+    """
+
+    def __init__(self, psms: Psms) -> None:
+        self._psms = psms
+        if hasattr(psms, "columns"):
+            _check_names([str(name) for name in psms.columns], "psms")
+        elif not isinstance(psms, Iterable) or isinstance(psms, Iterator):
+            raise InputTypeError(
+                f"psms is a {type(psms).__name__}, must be a pandas data frame or rows "
+                "that can be read more than once",
+                where="psms",
+            )
+
+    def __iter__(self) -> Iterator[PsmRow]:
+        """Read the rows."""
+        is_frame = hasattr(self._psms, "columns")
+        rows: Iterable[Any] = _frame_rows(self._psms) if is_frame else self._psms
+        for number, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                raise InputTypeError(
+                    f"a {type(row).__name__} among psms, must be a mapping",
+                    where=f"psms, row {number}",
+                )
+            _check_names(row, f"psms, row {number}")
+            yield _row(row, number)
+
+
+def psm_rows(psms: Psms) -> list[PsmRow]:
     """Check a table of peptide-spectrum matches and return its rows.
 
     Parameters
     ----------
-    psms : DataFrame
+    psms : DataFrame, or iterable of mappings
         Columns source, identifier, index, precursor_mz, charge, peptide (ProForma, or
         None), score, residue_scores (list of floats), calculated_mz, error_ppm,
         retention_time (seconds), reason (why there is no peptide, or empty), and, if
-        there are, title and scan. NaN and None mean unknown.
+        there are, title, scan, probability and q_value. NaN and None mean unknown.
 
     Returns
     -------
@@ -94,7 +163,7 @@ def psm_rows(psms: "pd.DataFrame") -> list[PsmRow]:
     Raises
     ------
     InputTypeError
-        When it is no data frame.
+        When it is no data frame and no rows.
     InputError
         When a column is missing, or a charge is no positive integer.
 
@@ -111,28 +180,28 @@ def psm_rows(psms: "pd.DataFrame") -> list[PsmRow]:
     >>> row.charge, row.retention_time
     (2, None)
     """
-    if not hasattr(psms, "columns"):
-        raise InputTypeError(
-            f"psms is a {type(psms).__name__}, must be a pandas data frame",
-            where="psms",
-        )
-    columns = [str(name) for name in psms.columns]
+    return list(PsmRows(psms))
+
+
+def _check_names(names: Collection[str], where: str) -> None:
     for name in REQUIRED:
-        if name not in columns:
+        if name not in names:
             raise InputError(
                 f"psms has no column {name!r}; needed are {', '.join(REQUIRED)}",
-                where="psms",
-                hint=nearest_name(name, columns) or None,
+                where=where,
+                hint=nearest_name(name, names) or None,
             )
-    names = [*REQUIRED, *(name for name in OPTIONAL if name in columns)]
+
+
+def _frame_rows(psms: Any) -> Iterator[dict[str, Any]]:
+    columns = [str(name) for name in psms.columns]
+    names = [name for name in (*REQUIRED, *OPTIONAL) if name in columns]
     cells = zip(*(psms[name].tolist() for name in names), strict=True)
-    return [
-        _row(dict(zip(names, values, strict=True)), number)
-        for number, values in enumerate(cells)
-    ]
+    for values in cells:
+        yield dict(zip(names, values, strict=True))
 
 
-def _row(cells: dict[str, Any], number: int) -> PsmRow:
+def _row(cells: Mapping[str, Any], number: int) -> PsmRow:
     peptide = _text(cells["peptide"]) or None
     reason = _text(cells["reason"])
     scores = cells["residue_scores"]
@@ -151,6 +220,8 @@ def _row(cells: dict[str, Any], number: int) -> PsmRow:
         reason=reason if peptide else reason or "no peptide was found",
         title=_text(cells.get("title")) or None,
         scan=_integer(cells.get("scan"), "scan", number),
+        probability=_number(cells.get("probability")),
+        q_value=_number(cells.get("q_value")),
     )
 
 
@@ -280,6 +351,6 @@ def vocabulary_shifts(tokens: Iterable[str]) -> list[MassShift]:
     return list(found.values())
 
 
-def sources_of(rows: Sequence[PsmRow]) -> list[str]:
+def sources_of(rows: Iterable[PsmRow]) -> list[str]:
     """Return the files of the rows, in their order, each once."""
     return list(dict.fromkeys(row.source for row in rows))

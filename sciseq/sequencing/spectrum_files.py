@@ -102,9 +102,10 @@ def _reader_of(path: Path) -> _Reader:
     """Return what reads this file; its name decides, and is checked at once."""
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if suffix not in _READERS:
+        ending = f"ends in {suffix!r}" if suffix else "has no suffix"
         raise FileFormatError(
-            f"{path.name!r} ends in {suffix or 'nothing'!r}; read are "
-            ".mgf, .mzML, .mzXML and .msp, each also .gz",
+            f"{path.name!r} {ending}; read are .mgf, .mzML, .mzXML and .msp, each also "
+            ".gz",
             where=os.fspath(path),
             hint=nearest_name(suffix, _READERS) or None,
         )

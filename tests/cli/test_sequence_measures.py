@@ -182,7 +182,7 @@ def test_the_peptide_given_or_predicted(run, tmp_path, spectra, drawn, stub) -> 
 
 
 ANNOTATE_REFUSED = {
-    "scan": (["--scan", "17"], "called '17', there are index=0, index=1, index=2"),
+    "scan": (["--scan", "17"], "called '17'; the first ones are index=0, index=1"),
     "peptide": (["--scan", "index=3", "--peptide", "GA?K"], "'?'"),
     "tolerance": (["--scan", "index=3", "--tolerance", "0"], "must be above 0"),
     "both": (
