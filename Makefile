@@ -95,6 +95,10 @@ bench: $(STAMP)  ## Compare with other packages (long)
 	$(BIN)/python benchmarks/forecasting.py
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/peptides.py
+	$(BIN)/python benchmarks/pretrained_peptides.py
+	$(BIN)/python benchmarks/peptide_fdr.py
+	$(BIN)/python benchmarks/peptide_scale.py
+	$(BIN)/python benchmarks/peptide_peers.py
 
 bench-gpu: $(STAMP)  ## Compare the scans on a CUDA GPU, where there is one
 	$(BIN)/python benchmarks/scan_gpu.py --sweep

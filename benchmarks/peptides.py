@@ -135,7 +135,7 @@ def measure(cell: Cell) -> Cell:
         learning_rate=1e-3,
         dropout=0.0,
         random_state=cell["seed"],
-        device="cpu",
+        device=cell.get("device", "cpu"),
         verbose=1,
         **changes,
     )
@@ -275,10 +275,12 @@ def main() -> int:
     options.add_argument("--decoders", nargs="+", default=[BASELINE, *VARIANTS])
     options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options.add_argument("--simulated", type=int, default=10_000)
+    options.add_argument("--device", default="cpu")
     chosen = options.parse_args()
     simulated = 64 if chosen.quick else chosen.simulated
+    place = {} if chosen.device == "cpu" else {"device": chosen.device}
     wanted: list[Cell] = [
-        {"decoder": name, "seed": seed, "simulated": simulated}
+        {"decoder": name, "seed": seed, "simulated": simulated, **place}
         for name in chosen.decoders
         for seed in (chosen.seeds[:1] if name == BASELINE else chosen.seeds)
     ]
