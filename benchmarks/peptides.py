@@ -63,6 +63,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "spectrum_graph": True,
     },
     "hybrid, spectrum graph": {"spectrum_graph": True},
+    "hybrid, path evidence": {"path_evidence": True},
     "hybrid, losses one half each": {"annealing": False},
     "hybrid, no gradient block": {"gradient_block": False},
     "hybrid, no evidence": {"evidence": False},

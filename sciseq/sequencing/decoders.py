@@ -15,7 +15,7 @@ from sciseq.nn import Dropout, FeedForward, sinusoidal_positions
 from sciseq.nn.decoder import DecoderLayer, KeysAndValues
 from sciseq.nn.float_encoding import encode_floats
 from sciseq.sequencing.encoder import Memory, PrecursorCode
-from sciseq.sequencing.ion_evidence import N_FEATURES, Peaks
+from sciseq.sequencing.ion_evidence import Peaks
 
 __all__ = ["AutoregressiveDecoder", "NonautoregressiveDecoder", "ResidueCodes"]
 
@@ -83,12 +83,12 @@ class AutoregressiveDecoder(nn.Module):
         Tokens V of the vocabulary.
     n_places : int
         Longest sequence, the end included.
-    evidence : bool
-        Whether f is there.
+    n_features : int, default 0
+        Numbers in f of each candidate; 0 for no f.
 
     Notes
     -----
-    Card: peptide §6 (ContraNovo). The evidence is an addition.
+    Card: peptide §6 (ContraNovo). The evidence f is an addition.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class AutoregressiveDecoder(nn.Module):
         *,
         n_tokens: int,
         n_places: int,
-        evidence: bool,
+        n_features: int = 0,
     ) -> None:
         super().__init__()
         self.d_model = d_model
@@ -112,9 +112,11 @@ class AutoregressiveDecoder(nn.Module):
             DecoderLayer(d_model, n_heads, d_ff, dropout) for _ in range(n_layers)
         )
         self.norm = nn.LayerNorm(d_model)
-        self.features = nn.Linear(N_FEATURES, d_model) if evidence else None
-        self.found = nn.Linear(d_model, d_model, bias=False) if evidence else None
-        self.scorer = FeedForward(N_FEATURES, _SCORER_WIDTH, 0.0) if evidence else None
+        self.features = self.found = self.scorer = None
+        if n_features:
+            self.features = nn.Linear(n_features, d_model)
+            self.found = nn.Linear(d_model, d_model, bias=False)
+            self.scorer = FeedForward(n_features, _SCORER_WIDTH, 0.0)
 
     def initialize_parameters(self, generator: torch.Generator) -> None:
         """Draw the vectors of the residues."""
@@ -143,7 +145,7 @@ class AutoregressiveDecoder(nn.Module):
             Numbers of the places.
         codes : Tensor, shape (token + 2, d_model)
             Codes of the residues.
-        evidence : Tensor, shape (batch, place, token, N_FEATURES), optional
+        evidence : Tensor, shape (batch, place, token, n_features), optional
             Evidence of the candidates.
 
         Returns

@@ -18,15 +18,24 @@ from sciseq.sequencing.decoders import (
 )
 from sciseq.sequencing.encoder import Memory, SpectrumEncoder
 from sciseq.sequencing.ion_evidence import (
+    N_FEATURES,
     Candidates,
     Peaks,
+    Windows,
     candidate_evidence,
     candidates_of,
+    windows_of,
+)
+from sciseq.sequencing.path_evidence import (
+    N_PATH_FEATURES,
+    Onward,
+    onward_evidence,
+    onward_of,
 )
 from sciseq.sequencing.residues import Vocabulary
 from sciseq.sequencing.spectrum_graph import Steps, place_probabilities, steps_of
 
-__all__ = ["PeptideNetwork", "Targets", "grown_weights"]
+__all__ = ["PeptideNetwork", "Sought", "Targets", "grown_weights"]
 
 _N_PASSES = 3  # of the nonautoregressive decoder, with glancing
 
@@ -36,6 +45,20 @@ class Targets(NamedTuple):
 
     tokens: Tensor  # (batch, place), int64; what is behind the end is arbitrary
     lengths: Tensor  # (batch,), int64, without the end
+
+
+class Sought(NamedTuple):
+    """What evidence of candidates is looked up in, made once for each spectrum."""
+
+    windows: Windows
+    onward: Onward | None
+
+    def of(self, items: Tensor) -> "Sought":
+        """Return those of some spectra."""
+        windows = Windows(*(one[items] for one in self.windows))
+        if self.onward is None:
+            return Sought(windows, None)
+        return Sought(windows, Onward(*(one[items] for one in self.onward)))
 
 
 class PeptideNetwork(nn.Module):
@@ -75,6 +98,9 @@ class PeptideNetwork(nn.Module):
     spectrum_graph : bool, default False
         Whether that decoder is told which residues paths through the peaks have in each
         place.
+    path_evidence : bool, default False
+        Whether the autoregressive decoder is told for every candidate how paths through
+        the peaks lead on to the end; only with ``evidence``.
 
     Attributes
     ----------
@@ -91,6 +117,8 @@ class PeptideNetwork(nn.Module):
     residues: Tensor
     sums: Tensor
     place: Tensor
+    is_terminal: Tensor
+    place_of_two: Tensor
 
     def __init__(
         self,
@@ -109,12 +137,14 @@ class PeptideNetwork(nn.Module):
         shared_encoder: bool = True,
         glancing: bool = False,
         spectrum_graph: bool = False,
+        path_evidence: bool = False,
     ) -> None:
         super().__init__()
         self.vocabulary = vocabulary
         self.gradient_block = gradient_block
         self.has_evidence = evidence
         self.has_graph = spectrum_graph and decoder != "autoregressive"
+        self.has_paths = path_evidence and evidence and decoder != "nonautoregressive"
         self.reads_slots = False
         n_tokens, n_residues = len(vocabulary), int((~vocabulary.is_terminal).sum())
         sizes = (d_model, d_ff, n_layers, n_heads, dropout)
@@ -123,6 +153,7 @@ class PeptideNetwork(nn.Module):
             empty = torch.empty(one.shape, dtype=one.dtype)
             self.register_buffer(name, empty, persistent=False)
         n_told = n_residues if evidence else 0
+        n_features = N_FEATURES + (N_PATH_FEATURES if self.has_paths else 0)
         # What stands first is drawn last: the other weights do not depend on it.
         has_two = decoder == "hybrid" and not shared_encoder
         self.slot_encoder = SpectrumEncoder(*sizes, n_told) if has_two else None
@@ -133,7 +164,7 @@ class PeptideNetwork(nn.Module):
                 *sizes,
                 n_tokens=n_tokens,
                 n_places=most_residues + 2,  # an N-terminal token, and the end
-                evidence=evidence,
+                n_features=n_features if evidence else 0,
             )
             if decoder != "nonautoregressive"
             else None
@@ -157,7 +188,10 @@ class PeptideNetwork(nn.Module):
             residues = masses[~is_terminal]
             tables = {"masses": masses, "residues": residues}
             tables |= {"sums": sums, "place": place}
-            if self.has_graph:
+            if self.has_paths:
+                tables["is_terminal"] = is_terminal
+                tables["place_of_two"] = place[:, ~is_terminal]
+            if self.has_graph or self.has_paths:
                 steps = steps_of(residues)._asdict()
                 tables |= {f"graph_{name}": one for name, one in steps.items()}
         return tables
@@ -192,12 +226,14 @@ class PeptideNetwork(nn.Module):
             memory = self.slot_encoder(peaks, self.residues)
         if self.has_graph:
             assert self.nonautoregressive is not None
-            steps = Steps(*(getattr(self, f"graph_{one}") for one in Steps._fields))
             with torch.no_grad():
                 places = place_probabilities(
-                    peaks, steps, self.nonautoregressive.n_slots
+                    peaks, self._steps(), self.nonautoregressive.n_slots
                 )
         return memory, places
+
+    def _steps(self) -> Steps:
+        return Steps(*(getattr(self, f"graph_{one}") for one in Steps._fields))
 
     def slot_states(self, peaks: Peaks, memory: Memory) -> Tensor:
         """States of the nonautoregressive decoder (batch, slot, d_model).
@@ -238,14 +274,32 @@ class PeptideNetwork(nn.Module):
 
     # ------------------------------------------------------------------ scoring
 
-    def evidence(self, peaks: Peaks, prefix: Tensor) -> Tensor | None:
-        """Evidence of the candidates (batch, place, token, feature)."""
+    @torch.no_grad()
+    def sought(self, peaks: Peaks) -> Sought | None:
+        """Prepare spectra for :meth:`evidence`, once for many calls."""
         if not self.has_evidence:
             return None
-        with torch.no_grad():
-            candidates = Candidates(self.masses, self.sums, self.place)
-            found = candidate_evidence(peaks, prefix, candidates)
-        return found.to(self.codes.vectors.dtype)
+        onward = None
+        if self.has_paths:
+            terminal = self.masses[self.is_terminal]
+            onward = onward_of(peaks, self._steps(), terminal)
+        return Sought(windows_of(peaks), onward)
+
+    @torch.no_grad()
+    def evidence(
+        self, peaks: Peaks, prefix: Tensor, sought: Sought | None
+    ) -> Tensor | None:
+        """Evidence of the candidates (batch, place, token, feature)."""
+        if sought is None:
+            return None
+        candidates = Candidates(self.masses, self.sums, self.place)
+        found = candidate_evidence(peaks, prefix, candidates, sought.windows)
+        dtype = self.codes.vectors.dtype
+        if sought.onward is None:
+            return found.to(dtype)
+        candidates = candidates._replace(place=self.place_of_two)
+        onward = onward_evidence(sought.onward, prefix, candidates, self.is_terminal)
+        return torch.cat([found.to(dtype), onward.to(dtype)], dim=-1)
 
     def forced_scores(self, peaks: Peaks, memory: Memory, targets: Targets) -> Tensor:
         """Scores of what comes at each place, given the truth before it.
@@ -262,7 +316,8 @@ class PeptideNetwork(nn.Module):
         is_there = places < targets.lengths[:, None]
         steps = self.masses[tokens].where(is_there, 0.0)
         prefix = nn.functional.pad(steps.cumsum(dim=1), (1, 0))
-        codes, evidence = self.codes(self.masses), self.evidence(peaks, prefix)
+        codes = self.codes(self.masses)
+        evidence = self.evidence(peaks, prefix, self.sought(peaks))
         before = torch.cat([decoder.start(peaks), decoder.embedding[tokens]], dim=1)
         places = torch.arange(prefix.shape[1], device=tokens.device)
         x = decoder.inputs(peaks, before, prefix, places, codes, evidence)

@@ -17,13 +17,7 @@ from sciseq.decoding.ctc import best_alignment, collapse
 from sciseq.decoding.ctc_search import prefix_beam_search
 from sciseq.decoding.finished_sequences import gather_beams
 from sciseq.decoding.kv_cache import CrossAttentionCache, SelfAttentionCache
-from sciseq.sequencing.ion_evidence import (
-    Candidates,
-    Peaks,
-    Windows,
-    candidate_evidence,
-    windows_of,
-)
+from sciseq.sequencing.ion_evidence import Peaks
 from sciseq.sequencing.mass_constraint import MassConstraint
 from sciseq.sequencing.mass_control import most_probable_paths
 from sciseq.sequencing.mass_table import MassTable
@@ -86,7 +80,7 @@ class CachedDecoder:
             self.decoder.memory(read.tokens), read.is_token
         )
         self.codes = network.codes(network.masses)
-        self.windows = windows_of(peaks) if network.has_evidence else None
+        self.sought = network.sought(peaks)
 
     def start(self, n_items: int, n_beams: int, max_length: int) -> None:
         """Get ready."""
@@ -113,22 +107,13 @@ class CachedDecoder:
             prefix, before = self.prefix, decoder.embedding[tokens[..., -1]]
         else:
             prefix, before = self.prefix[:, :1], decoder.start(peaks)
-        evidence = self._evidence(prefix)
+        evidence = self.network.evidence(peaks, prefix, self.sought)
         place = torch.full((1,), length, device=tokens.device)
         x = decoder.inputs(peaks, before, prefix, place, self.codes, evidence)
         for number, layer in enumerate(decoder.decoder_layers):
             x = layer.step(x, *self._readers(number))
         scores = decoder.scores(x, self.codes, evidence)
         return scores.float().log_softmax(dim=-1).expand(-1, n_beams, -1)
-
-    def _evidence(self, prefix: Tensor) -> Tensor | None:
-        """As the network's method, which cannot know that the spectra stay."""
-        if self.windows is None:
-            return None
-        network = self.network
-        candidates = Candidates(network.masses, network.sums, network.place)
-        found = candidate_evidence(self.peaks, prefix, candidates, self.windows)
-        return found.to(network.codes.vectors.dtype)
 
     def _readers(self, number: int) -> tuple[Callable[..., Tensor], Any]:
         def own(query: Tensor, *key_value: Tensor) -> Tensor:
@@ -152,8 +137,8 @@ class CachedDecoder:
         self.cross.keep(items)
         self.prefix = self.prefix[items]
         self.peaks = Peaks(*(one[items] for one in self.peaks))
-        if self.windows is not None:
-            self.windows = Windows(*(one[items] for one in self.windows))
+        if self.sought is not None:
+            self.sought = self.sought.of(items)
 
 
 def search_residues(

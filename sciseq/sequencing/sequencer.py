@@ -116,6 +116,10 @@ class PeptideSequencer(SequencePrediction):
     spectrum_graph : bool, default=False
         Tell the nonautoregressive decoder which residues paths through the peaks have
         in each place. An addition to the published method.
+    path_evidence : bool, default=False
+        Tell the autoregressive decoder for every candidate residue how paths through
+        the peaks lead on from there to the end; only with ``evidence``. An addition to
+        the published method.
     cross_epochs : int, default=3
         Epochs of the second stage, after ``max_epochs`` of joint training.
     learning_rate : float, default=5e-4
@@ -203,6 +207,7 @@ class PeptideSequencer(SequencePrediction):
         "shared_encoder": Boolean(),
         "glancing": Boolean(),
         "spectrum_graph": Boolean(),
+        "path_evidence": Boolean(),
         "cross_epochs": Integer(0),
         "learning_rate_schedule": Option("cosine", "constant"),
         "validation_fraction": Real(0.0, 1.0, open_high=True),
@@ -234,6 +239,7 @@ class PeptideSequencer(SequencePrediction):
     shared_encoder: bool = True
     glancing: bool = False
     spectrum_graph: bool = False
+    path_evidence: bool = False
     cross_epochs: int = 3
     learning_rate: float = 5e-4
     learning_rate_schedule: str = "cosine"
@@ -363,6 +369,11 @@ class PeptideSequencer(SequencePrediction):
                 f"minimum_mz={self.minimum_mz!r} must be below "
                 f"maximum_mz={self.maximum_mz!r}"
             )
+        if self.path_evidence and not self.evidence:
+            problems.append(
+                f"path_evidence={self.path_evidence!r} needs evidence=True, not "
+                f"evidence={self.evidence!r}"
+            )
         for name in ("charges", "isotope_errors"):
             values = getattr(self, name)
             if not values or any(isinstance(one, bool) for one in values):
@@ -399,6 +410,7 @@ class PeptideSequencer(SequencePrediction):
             shared_encoder=bool(self.shared_encoder),
             glancing=bool(self.glancing),
             spectrum_graph=bool(self.spectrum_graph),
+            path_evidence=bool(self.path_evidence),
         )
         if self._has_cross_stage():
             network.begin_cross_training()

@@ -1,14 +1,15 @@
 r"""Which residue probably stands in which place: paths through the peaks of a spectrum.
 
-Axes: ``batch`` (B), ``peak`` (P), ``node`` (G = 2 P + 2), ``step`` (K, by which a path
-may advance), ``place`` (T), ``residue`` (R), ``edge`` (of all graphs of a batch).
+Axes: ``batch`` (B), ``peak`` (P), ``node`` (G = 2 P + 2, and the ends before terminal
+modifications, where they are asked for), ``step`` (K, by which a path may advance),
+``place`` (T), ``residue`` (R), ``edge`` (of all graphs of a batch).
 
 A peak may be a y or a b ion, so it is a node at two masses from the C-terminus. A
 peptide is a path through nodes, from nothing to the whole mass, each step one residue,
 or two where a peak is missing. Nothing is learned here: all paths that the peaks allow
 are summed. That tells a nonautoregressive decoder, which knows no mass before its
-slots, how many residues come before a peak. It is an addition of ours to the published
-networks.
+slots, how many residues come before a peak, and an autoregressive one, which knows a
+mass, how paths go on from there. It is an addition of ours to the published networks.
 """
 
 import math
@@ -20,18 +21,30 @@ from torch import Tensor
 from sciseq.sequencing.ion_evidence import Peaks
 from sciseq.sequencing.residues import PROTON, WATER
 
-__all__ = ["Steps", "place_probabilities", "steps_of"]
+__all__ = [
+    "MISSING",
+    "NOWHERE",
+    "Steps",
+    "node_weights",
+    "place_probabilities",
+    "steps_of",
+    "tolerance",
+]
 
 # Logarithms of the weights of a path: each node has the first, the next two times the
 # heights of its peak and of that peak's complement; then those of a step of two
 # residues, and of an end before the whole mass. Chosen with simulated spectra.
 _NODE, _HEIGHT, _COMPLEMENT, _TWO, _LOST = -0.2, 4.2, 4.0, -2.7, -7.4
+MISSING = _TWO
+"""Logarithm of the weight of a missing peak."""
 
 # Two nodes may be off by so much: parts of the heavier one's mass, within bounds in Da.
 _PPM, _LEAST, _MOST = 15e-6, 0.004, 0.018
 _SAME = 1e-4  # Da
 _BINS = 1000  # per Da, of the table of masses
-_NOWHERE = 1e5
+_LARGEST = 1e300  # a weight above it is as good as this
+NOWHERE = 1e5
+"""Mass of a node that is none."""
 
 
 class Steps(NamedTuple):
@@ -133,7 +146,7 @@ def place_probabilities(peaks: Peaks, steps: Steps, n_places: int) -> Tensor:
     >>> place_probabilities(peaks, steps, 3)[0].round(decimals=2).tolist()
     [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """
-    mass, weight, is_end = _nodes(peaks)
+    mass, weight, is_end = _nodes(peaks, steps.one[:0])
     edges = _edges(mass, weight, steps)
     is_two = edges.step >= len(steps.one)
     single, double = edges.chosen(~is_two), edges.chosen(is_two)
@@ -159,21 +172,60 @@ def place_probabilities(peaks: Peaks, steps: Steps, n_places: int) -> Tensor:
     return found.to(peaks.intensity.dtype)
 
 
-def _nodes(peaks: Peaks) -> tuple[Tensor, Tensor, Tensor]:
-    """Masses from the C-terminus, sorted, their weights, and whether it is the end."""
+def node_weights(peaks: Peaks, steps: Steps, terminal: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Weigh how paths go on from each node: :math:`\log (w_g\, \beta(g))`.
+
+    Parameters
+    ----------
+    peaks : Peaks
+        Spectra.
+    steps : Steps
+        Masses that paths advance by.
+    terminal : Tensor of float64, shape (token,)
+        Masses of N-terminal modifications: a path may end before any of them.
+
+    Returns
+    -------
+    mass : Tensor of float64, shape (batch, node)
+        Residue masses from the C-terminus, sorted, ``NOWHERE`` for no node.
+    weight : Tensor of float64, shape (batch, node)
+        Logarithm of the node's own weight times those of all paths onwards.
+
+    Examples
+    --------
+    >>> import torch
+    >>> steps = steps_of(torch.tensor([57.0, 71.0], dtype=torch.float64))
+    >>> mz = torch.tensor([[71.0 + WATER + PROTON]], dtype=torch.float64)
+    >>> peaks = Peaks(mz, torch.ones(1, 1), torch.tensor([128.0]) + WATER, None)
+    >>> mass, weight = node_weights(peaks, steps, steps.one[:0])
+    >>> mass[0].round(decimals=2).tolist(), weight[0].round(decimals=2).tolist()
+    ([0.0, 38.99, 71.0, 128.0], [3.8, -3.4, 4.0, 0.0])
+    """
+    mass, weight, is_end = _nodes(peaks, terminal)
+    edges = _edges(mass, weight, steps)
+    after = _weight_after(edges, mass, is_end, steps).view_as(mass)
+    return mass, (weight * after).clamp_max(_LARGEST).log()
+
+
+def _nodes(peaks: Peaks, terminal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Masses from the C-terminus, sorted, their weights, and whether it is an end."""
     whole = (peaks.precursor_mass - WATER).clamp_min(1.0).unsqueeze(1)
     ion = peaks.mz - PROTON
     mass = torch.cat([ion - WATER, whole - ion], dim=1)
     is_inside = mass.isfinite() & (mass > 0) & (mass < whole)
-    mass = mass.where(is_inside, _NOWHERE)
-    mass = torch.cat([torch.zeros_like(whole), whole, mass], dim=1)
+    mass = mass.where(is_inside, NOWHERE)
+    ends = torch.cat([whole, whole - terminal], dim=1)
+    # (batch, node): nothing, the ends, the peaks
+    is_end = torch.nn.functional.pad(ends > 0, (1, mass.shape[1]))
+    mass = torch.cat([torch.zeros_like(whole), ends.where(ends > 0, NOWHERE), mass], 1)
     largest = peaks.intensity.amax(dim=1, keepdim=True).clamp_min(1e-30)
     height = (peaks.intensity / largest).double()
-    height = torch.nn.functional.pad(torch.cat([height, height], dim=1), (2, 0))
+    height = torch.cat([height, height], dim=1)
+    height = torch.nn.functional.pad(height, (1 + ends.shape[1], 0))
     mass, order = mass.sort(dim=1)
-    height, is_end = height.gather(1, order), order == 1
+    height, is_end = height.gather(1, order), is_end.gather(1, order)
     # The complement of a peak, if it is there, is the neighbour.
-    is_close = mass.diff(dim=1) <= _tolerance(mass[:, 1:])
+    is_close = mass.diff(dim=1) <= tolerance(mass[:, 1:])
     other = torch.zeros_like(height)
     other[:, 1:] = height[:, :-1] * is_close
     other[:, :-1] = torch.maximum(other[:, :-1], height[:, 1:] * is_close)
@@ -184,18 +236,26 @@ def _nodes(peaks: Peaks) -> tuple[Tensor, Tensor, Tensor]:
 def _edges(mass: Tensor, weight: Tensor, steps: Steps) -> _Edges:
     """Pairs of nodes that are one or two residues apart."""
     n_nodes = mass.shape[1]
-    place = (mass * _BINS).round().int()
-    apart = place[:, None, :] - place[:, :, None]  # (batch, source, target)
+    # Only so many nodes behind one are within two residues of it.
+    n_near = torch.searchsorted(mass, mass + (steps.two[-1] + 1))
+    n_near = n_near - torch.arange(n_nodes, device=mass.device)
+    n_near = max(int((n_near * (mass < NOWHERE)).max()), 1)
+    place = (mass.clamp_max(10 * NOWHERE) * _BINS).round().int()
+    far_off = torch.iinfo(place.dtype).max
+    behind = torch.nn.functional.pad(place, (0, n_near), value=far_off)
+    behind = behind.unfold(1, n_near, 1)[:, :n_nodes]
+    apart = behind - place.unsqueeze(2)  # (batch, source, how far behind)
     # Most pairs are sorted out by the table; no step is near its first and last bin.
     is_near = steps.is_mass[apart.clamp_(0, len(steps.is_mass) - 1)]
-    row, source, target = is_near.nonzero(as_tuple=True)
-    source, target = row * n_nodes + source, row * n_nodes + target
+    row, source, further = is_near.nonzero(as_tuple=True)
+    source = row * n_nodes + source
+    target = source + further
     flat, weight = mass.flatten(), weight.flatten()
-    apart, tolerance = flat[target] - flat[source], _tolerance(flat[target])
+    apart, allowed = flat[target] - flat[source], tolerance(flat[target])
     parts = []
     for first, masses in ((0, steps.one), (len(steps.one), steps.two)):
         step = _nearest(masses, apart)
-        closeness = 1 - (apart - masses[step]).abs() / tolerance
+        closeness = 1 - (apart - masses[step]).abs() / allowed
         there = closeness > 0
         edge = _Edges(source, target, closeness * weight[target], first + step)
         parts.append(edge.chosen(there))
@@ -206,7 +266,7 @@ def _edges(mass: Tensor, weight: Tensor, steps: Steps) -> _Edges:
 
 def _weight_after(edges: _Edges, mass: Tensor, is_end: Tensor, steps: Steps) -> Tensor:
     """Weights of all paths from each node onwards, flattened."""
-    ends = is_end.double() + (mass < _NOWHERE) * math.exp(_LOST)
+    ends = is_end.double() + (mass < NOWHERE) * math.exp(_LOST)
     longest = min(int(mass[is_end].max() / steps.one[0]) + 1, mass.shape[1])
     backward = edges._replace(source=edges.target, target=edges.source)
     newest = total = ends.flatten()
@@ -232,5 +292,6 @@ def _nearest(masses: Tensor, query: Tensor) -> Tensor:
     return torch.where(is_left, left, right)
 
 
-def _tolerance(mass: Tensor) -> Tensor:
+def tolerance(mass: Tensor) -> Tensor:
+    """How far off nodes of a mass may be, in Da."""
     return (mass * _PPM).clamp(_LEAST, _MOST)
