@@ -45,7 +45,7 @@ $(STAMP): pyproject.toml constraints.txt setup.py $(KERNEL)
 	$(INSTALL) -c constraints.txt --no-build-isolation -e '.[dev,docs,notebooks]'
 	@touch $@
 
-demo: $(STAMP)  ## Forecast real series and compare with naive baselines
+demo: $(STAMP)  ## Forecast real series beside naive baselines; read peptides
 	$(ONE_THREAD) $(BIN)/python -m sciseq.demo
 
 test: $(STAMP)  ## Run the tests (not those marked slow or gpu)

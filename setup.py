@@ -21,7 +21,7 @@ setup(
     package_data={
         "sciseq": ["py.typed", "__init__.pyi"],
         "sciseq._datasets": ["README.md", "registry.toml"],
-        "sciseq.sequencing": ["unimod.csv"],
+        "sciseq.sequencing": ["unimod.csv", "pretrained/*"],
     },
     ext_modules=[
         Extension(

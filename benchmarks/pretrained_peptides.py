@@ -29,8 +29,8 @@ import sciseq
 from sciseq.files import sha256_of
 from sciseq.persistence import read_manifest
 from sciseq.sequencing.evaluation import evaluate
+from sciseq.sequencing.pretrained_model import PRETRAINED, PRETRAINED_NAME
 from sciseq.sequencing.residues import Vocabulary
-from sciseq.sequencing.sequencer import PRETRAINED
 from sciseq.sequencing.simulator_statistics import ladder_peaks, merged_masses
 
 HELD_OUT = "held-out HCD"
@@ -57,6 +57,11 @@ def digest_of(model: str) -> str:
     return sha256_of(json.dumps(read_manifest(model), sort_keys=True).encode())[:12]
 
 
+def place_of(model: str) -> str:
+    """Return where a model is."""
+    return str(PRETRAINED) if model == PRETRAINED_NAME else model
+
+
 def measure(cell: Cell) -> Cell:
     """Read a file's peptides by the model, or by the baseline."""
     records = spectra_of(cell["file"])
@@ -67,7 +72,7 @@ def measure(cell: Cell) -> Cell:
         scores = None
     else:
         log_run(cell)
-        model = sciseq.load(cell["model"])
+        model = sciseq.load(place_of(cell["model"]))
         model.set_params(beam_size=cell["beam_size"], device="cpu")
         if not cell["reranked"] and hasattr(model, "reranker_"):
             del model.reranker_
@@ -163,13 +168,14 @@ def page(results: list[Cell]) -> list[str]:
 def main() -> int:
     """Run the command line."""
     options = parser(__doc__)
-    options.add_argument("--model", default=str(PRETRAINED))
+    options.add_argument("--model", default=PRETRAINED_NAME)
     options.add_argument("--beams", nargs="+", type=int)
     options.add_argument("--test", action="store_true", help="test files too, logged")
     chosen = options.parse_args()
-    digest = digest_of(chosen.model)
-    shipped = chosen.model == str(PRETRAINED)
-    beams = chosen.beams or [sciseq.load(chosen.model).beam_size]
+    place = place_of(chosen.model)
+    digest = digest_of(place)
+    shipped = chosen.model == PRETRAINED_NAME
+    beams = chosen.beams or [sciseq.load(place).beam_size]
     files = [*VALIDATION_FILES, *(TEST_FILES if chosen.test else ())]
     wanted: list[Cell] = []
     for file in files[:1] if chosen.quick else files:

@@ -11,6 +11,7 @@ like this, in order of time:
   which are fitted anew on training and validation rows together.
 
 Every method has its settings chosen the same way, and is scored on the same windows.
+At the end the pretrained sequencer reads simulated spectra of random peptides.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from typing import Any
 from sciseq import LinearForecaster, NaiveForecaster, SMambaForecaster, load_dataset
 from sciseq.data.table_files import write_table
 from sciseq.model_selection import backtest
+from sciseq.peptide_demo import read_peptides
 from sciseq.plotting import plot_forecast, save_figure
 
 __all__ = ["candidates", "load_economy", "main"]
@@ -147,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_table(forecast, folder / "forecast.csv")
     save_figure(axes, folder / "forecast.png")
     _say(f"\nWritten: {folder / 'forecast.csv'}, {folder / 'forecast.png'}")
+    read_peptides(folder)
     _say(f"{time.perf_counter() - started:.0f} s")
 
 

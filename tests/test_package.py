@@ -51,6 +51,7 @@ LEVELS = (
     ("pipeline",),
     ("jobs",),
     ("sciseq",),
+    ("peptide_demo",),
     ("cli", "demo"),
 )
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

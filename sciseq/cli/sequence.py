@@ -34,14 +34,28 @@ _Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 _Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")
 ]
-_SavedModel = typer.Option("--model", "-m", help="Model that `train` has saved.")
+
+
+def _model_place(model: Path | None) -> Path | None:
+    """Let a name stand for the model that comes with the package."""
+    from sciseq.sequencing.pretrained_model import PRETRAINED, PRETRAINED_NAME
+
+    is_name = model == Path(PRETRAINED_NAME) and not Path(PRETRAINED_NAME).exists()
+    return PRETRAINED if is_name else model
+
+
+_SavedModel = typer.Option(
+    "--model",
+    "-m",
+    help="Model that `train` has saved, or `pretrained`: the one that comes along.",
+    callback=_model_place,
+)
 
 
 @sequence.command()
 def predict(
     context: typer.Context,
     spectra: _Spectra,
-    model: Annotated[Path, _SavedModel],
     out: Annotated[
         Path,
         typer.Option(
@@ -50,6 +64,7 @@ def predict(
             help="Result: .mztab, .csv, .tsv, .parquet, .mzid, .pin or .mgf.",
         ),
     ],
+    model: Annotated[Path, _SavedModel] = Path("pretrained"),
     resume: Annotated[
         bool,
         typer.Option(

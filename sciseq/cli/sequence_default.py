@@ -60,7 +60,7 @@ def run_train_default(request: TrainDefaultRequest) -> None:
     amounts: dict[str, Any] = {}
     if request.spectra is not None:
         amounts = {"n_spectra": request.spectra}
-        amounts["n_candidate_spectra"] = min(3_000, request.spectra)
+        amounts["n_candidate_spectra"] = min(2_000, request.spectra)
     model = default_training(
         request.proteins,
         request.exclude,

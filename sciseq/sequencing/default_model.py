@@ -118,7 +118,7 @@ def default_training(
     exclude: Sequence[str | os.PathLike[str]] = (),
     *,
     n_spectra: int = 360_000,
-    n_candidate_spectra: int = 3_000,
+    n_candidate_spectra: int = 2_000,
     random_state: int = 0,
     n_workers: int = 1,
     **changes: Any,
@@ -131,7 +131,7 @@ def default_training(
         As in :func:`default_simulator`.
     n_spectra : int, default=360_000
         Simulated spectra, all different, that the network learns from.
-    n_candidate_spectra : int, default=3_000
+    n_candidate_spectra : int, default=2_000
         Further ones, that choosing among candidates is learned from; 0 leaves that
         out.
     random_state : int, default=0
@@ -153,6 +153,7 @@ def default_training(
     stream = simulator.stream(per_epoch, random_state=random_state, n_workers=n_workers)
     model.fit(stream)
     if n_candidate_spectra and model.stopped_ != "interrupted":
+        model.set_params(precision="float32")  # as it will predict
         seed = np.random.default_rng([random_state, _CANDIDATES])
         model.fit_reranker(simulator.sample(n_candidate_spectra, seed))
     return model

@@ -21,7 +21,7 @@ __all__ = ["Reranker"]
 
 FloatArray = npt.NDArray[np.float64]
 
-_HIDDEN, _STEPS, _RATE, _DECAY = 8, 200, 0.02, 1.0
+_HIDDEN, _STEPS, _RATE, _DECAY = 8, 200, 0.02, 3.0
 _FEWEST = 20
 
 
@@ -150,9 +150,15 @@ def _train(
     )
     n_right = torch.zeros(len(counts), dtype=y.dtype).index_add(0, spectrum, y)
     share = y / n_right.clamp_min(1)[spectrum]
-    optimizer = torch.optim.AdamW(weights.values(), lr=_RATE, weight_decay=_DECAY)
+    # How many candidates are right is no matter of size: that weight does not decay.
+    groups = [
+        {"params": [weights[name] for name in ("W1", "b1", "w2", "v")]},
+        {"params": [weights["b2"]], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=_RATE, weight_decay=_DECAY)
     for step in range(_STEPS):
-        optimizer.param_groups[0]["lr"] = _RATE * (1 - step / _STEPS)
+        for group in optimizer.param_groups:
+            group["lr"] = _RATE * (1 - step / _STEPS)
         optimizer.zero_grad()
         logits = _logits(weights, x)
         each = F.binary_cross_entropy_with_logits(logits, y)

@@ -21,6 +21,7 @@ from sciseq.sequencing.network import PeptideNetwork, grown_weights
 from sciseq.sequencing.objective import CrossTraining, JointTraining
 from sciseq.sequencing.peptide_batches import PeptideBatches
 from sciseq.sequencing.prediction import SequencePrediction
+from sciseq.sequencing.pretrained_model import PRETRAINED
 from sciseq.sequencing.reranking import Reranker
 from sciseq.sequencing.residues import Vocabulary
 from sciseq.sequencing.spectra import PeakSettings
@@ -36,6 +37,13 @@ from sciseq.training import Batches, TrainingOptions, resolve_seed
 __all__ = ["PeptideSequencer"]
 
 DECODERS = ("hybrid", "autoregressive", "nonautoregressive")
+
+# What a trained network does not depend on.
+_CHANGEABLE = frozenset({
+    "beam_size", "charges", "device", "fewest_residues", "isotope_errors",
+    "largest_charge", "maximum_mz", "memory_limit", "minimum_mz", "precision",
+    "precursor_tolerance", "profile", "random_state", "verbose",
+})  # fmt: skip
 
 # The rate rises over this share of the steps, then falls along a cosine.
 _WARM_UP = 0.05
@@ -255,6 +263,48 @@ class PeptideSequencer(SequencePrediction):
     verbose: int = 0
     checkpoint_dir: str | os.PathLike[str] | None = None
     memory_limit: str | int | None = None
+
+    @classmethod
+    def pretrained(cls, **changes: Any) -> Self:
+        """Return the model that comes with the package; nothing is downloaded.
+
+        It has learned from simulated spectra of tryptic peptides (see its card in the
+        docs) and reads high-resolution HCD spectra.
+
+        Parameters
+        ----------
+        **changes
+            Parameters of the search and of the run, as ``beam_size``, ``device`` and
+            ``precursor_tolerance``; those of the network are what they are.
+
+        Returns
+        -------
+        PeptideSequencer
+            Fitted.
+
+        Raises
+        ------
+        InputError
+            For a parameter that the trained network depends on.
+
+        Examples
+        --------
+        >>> model = PeptideSequencer.pretrained(beam_size=1)
+        >>> model.decoder, model.beam_size
+        ('hybrid', 1)
+        """
+        from sciseq.persistence import load
+
+        fixed = sorted(changes.keys() - _CHANGEABLE)
+        if fixed:
+            raise InputError(
+                f"{', '.join(fixed)} cannot be changed: the trained network depends "
+                "on it",
+                where="PeptideSequencer.pretrained",
+                hint=f"What can be: {', '.join(sorted(_CHANGEABLE))}.",
+            )
+        model: Self = load(PRETRAINED)
+        return model.set_params(**changes)
 
     def fit(
         self,

@@ -237,9 +237,9 @@ def _edges(mass: Tensor, weight: Tensor, steps: Steps) -> _Edges:
     """Pairs of nodes that are one or two residues apart."""
     n_nodes = mass.shape[1]
     # Only so many nodes behind one are within two residues of it.
-    n_near = torch.searchsorted(mass, mass + (steps.two[-1] + 1))
-    n_near = n_near - torch.arange(n_nodes, device=mass.device)
-    n_near = max(int((n_near * (mass < NOWHERE)).max()), 1)
+    behind_it = torch.searchsorted(mass, mass + (steps.two[-1] + 1))
+    behind_it = behind_it - torch.arange(n_nodes, device=mass.device)
+    n_near = max(int((behind_it * (mass < NOWHERE)).max()), 1)
     place = (mass.clamp_max(10 * NOWHERE) * _BINS).round().int()
     far_off = torch.iinfo(place.dtype).max
     behind = torch.nn.functional.pad(place, (0, n_near), value=far_off)
