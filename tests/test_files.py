@@ -136,4 +136,22 @@ def test_the_hash_is_sha_256():
         == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     )
     assert sha256_of(NEW) == hashlib.sha256(NEW).hexdigest()
-    assert files.__all__ == ["sha256_of", "temporary_path", "write_atomic"]
+    assert files.__all__ == [
+        "remove_leftovers",
+        "sha256_of",
+        "temporary_path",
+        "write_atomic",
+    ]
+
+
+def test_leftovers_of_a_killed_writer_go_and_nothing_else(tmp_path):
+    target = tmp_path / "run.mztab"
+    with pytest.raises(KeyError), files.temporary_path(target) as place:
+        left = tmp_path / place.name
+        raise KeyError
+    others = ["run.mztab", ".run.part.mztab", ".other.0123456789ab.part.mztab",
+              ".run.0123456789ab.part.csv", "notes.txt"]  # fmt: skip
+    for name in (*others, left.name):
+        (tmp_path / name).write_text("x")
+    files.remove_leftovers(target)
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(others)

@@ -151,7 +151,7 @@ def _train(
     n_right = torch.zeros(len(counts), dtype=y.dtype).index_add(0, spectrum, y)
     share = y / n_right.clamp_min(1)[spectrum]
     # How many candidates are right is no matter of size: that weight does not decay.
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [weights[name] for name in ("W1", "b1", "w2", "v")]},
         {"params": [weights["b2"]], "weight_decay": 0.0},
     ]

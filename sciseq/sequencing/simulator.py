@@ -149,8 +149,6 @@ class Simulator:
     ----------
     vocabulary : Vocabulary
         Of the tokens.
-    n_peptides : int
-        Peptides to draw from, modifications not counted.
 
     Raises
     ------
@@ -192,7 +190,7 @@ class Simulator:
 
     @property
     def n_peptides(self) -> int:
-        """Peptides to draw from."""
+        """Peptides to draw from, modifications not counted."""
         return self._pool.n_peptides
 
     def stream(
