@@ -73,7 +73,7 @@ HCD, IPRG = "mass_simulator_experimental_hcd", "iprg2013_F13_unannotated"
 # The last number is that of the runs at most, so that no cell takes very long.
 CELLS: list[Cell] = [
     {"part": "decode", "data": HCD, "beams": 1, "spectra": 32, "repeats": 3},
-    {"part": "decode", "data": HCD, "beams": 5, "spectra": 16, "repeats": 2},
+    {"part": "decode", "data": HCD, "beams": 5, "spectra": 32, "repeats": 2},
     {"part": "decode", "data": IPRG, "beams": 1, "spectra": 64, "repeats": 2},
     {"part": "commands", "data": HCD, "beams": 1, "spectra": 32, "repeats": 2},
 ]
