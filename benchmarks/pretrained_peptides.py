@@ -1,9 +1,9 @@
 """The model that comes with the package, on measured spectra that it never saw.
 
 It learned from simulated spectra alone, and the peptides of all files here were kept
-out of the simulation. What is tuned, is tuned on the held-out part of
-mass_simulator_experimental_hcd (as in benchmarks/peptides.py) and on the two
-ProteomeTools files. The files massivekb_500, pepnet_sample and
+out of the simulation. What is tuned, is tuned on
+mass_simulator_experimental_hcd, of which the part that benchmarks/peptides.py holds out
+is shown, and on the two ProteomeTools files. The files massivekb_500, pepnet_sample and
 yeast_qe_small_annotated are test files: they are read with --test only, once for every
 recorded result, and every such run is written down in
 results/pretrained_peptides_test_runs.json. Beside the model stands the same beam search

@@ -331,7 +331,7 @@ def train_default(
 ) -> None:
     """Train the model that comes with sciseq, from simulated spectra alone.
 
-    With more proteins, more spectra and a GPU it becomes another, better one.
+    With other proteins, or another number of spectra, it becomes another one.
     """
     with reported(debug=context.obj):
         from sciseq.cli.sequence_default import TrainDefaultRequest, run_train_default

@@ -45,8 +45,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
 
     Notes
     -----
-    On a CPU the kernel's backward pass takes four to twenty times as long in bfloat16
-    as in float32; there it computes in float32.
+    On a CPU the kernel's backward pass is much slower in bfloat16 than in float32, so
+    there it computes in float32.
 
     Examples
     --------
