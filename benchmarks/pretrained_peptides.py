@@ -2,8 +2,8 @@
 
 It learned from simulated spectra alone, and the peptides of all files here were kept
 out of the simulation. What is tuned, is tuned on
-mass_simulator_experimental_hcd, of which the part that benchmarks/peptides.py holds out
-is shown, and on the two ProteomeTools files. The files massivekb_500, pepnet_sample and
+mass_simulator_experimental_hcd, one spectrum for each peptide and charge, and on the
+two ProteomeTools files. The files massivekb_500, pepnet_sample and
 yeast_qe_small_annotated are test files: they are read with --test only, once for every
 recorded result, and every such run is written down in
 results/pretrained_peptides_test_runs.json. Beside the model stands the same beam search
@@ -23,7 +23,15 @@ from typing import Any
 
 import numpy as np
 from measuring import RESULTS, Cell, digits, parser, report, run_cells, table, write
-from peptides import BASELINE, TEST_FILES, read, search_evidence, usable
+from peptides import (
+    BASELINE,
+    MEASURED,
+    TEST_FILES,
+    measured_spectra,
+    one_each,
+    search_evidence,
+    usable,
+)
 
 import sciseq
 from sciseq.files import sha256_of
@@ -33,9 +41,8 @@ from sciseq.sequencing.pretrained_model import PRETRAINED, PRETRAINED_NAME
 from sciseq.sequencing.residues import Vocabulary
 from sciseq.sequencing.simulator_statistics import ladder_peaks, merged_masses
 
-HELD_OUT = "held-out HCD"
 VALIDATION_FILES = (
-    HELD_OUT,
+    MEASURED,
     "proteometools_pool1_small_annotated",
     "proteometools_pxd004732_hcd",
 )
@@ -46,9 +53,9 @@ PRECISION = 0.9
 
 def spectra_of(name: str) -> list[Any]:
     """Return the annotated spectra of a file."""
-    if name == HELD_OUT:
-        return read()[1]
     vocabulary = Vocabulary()
+    if name == MEASURED:
+        return one_each(record for record, _ in measured_spectra(vocabulary))
     return [record for record, _ in usable(name, vocabulary)]
 
 

@@ -38,6 +38,8 @@ _CANDIDATES = 2**32 - 1
 
 _SETTINGS: dict[str, Any] = {
     "dropout": 0.0,
+    "spectrum_graph": True,
+    "path_evidence": True,
     "min_nar_weight": 0.1,
     "learning_rate": 1.2e-3,
     "weight_decay": 0.01,

@@ -393,7 +393,11 @@ class PeptideSequencer(SequencePrediction):
             validation: Any = held.stacked(self._dtype)
         else:
             n_held = max(round(self.validation_fraction * stream.n_per_epoch), 1)
-            validation = stream.held_out(n_held, settings, most_residues=most_residues)
+            peaks, targets = stream.held_out(
+                n_held, settings, most_residues=most_residues
+            )
+            peaks = peaks._replace(intensity=peaks.intensity.to(self._dtype))
+            validation = peaks, targets
         running: list[StreamBatches] = []  # those of the device at hand
 
         def make_batches(device: torch.device) -> tuple[Batches, Batches | None]:

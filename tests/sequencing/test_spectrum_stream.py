@@ -205,3 +205,10 @@ def test_the_nonautoregressive_loss_keeps_its_least_weight(simulator, monkeypatc
     PeptideSequencer(**TINY, min_nar_weight=0.25).fit(simulator.stream(32))
     assert weights[0] == 0.0
     assert weights[-1] == 0.75
+
+
+def test_held_out_spectra_have_the_precision_of_the_network(simulator):
+    """Float64 is what autocast leaves alone: a layer would see two kinds of numbers."""
+    model = PeptideSequencer(**TINY, precision="bfloat16", spectrum_graph=True)
+    model.fit(simulator.stream(24))
+    assert all(np.isfinite(one["validation_loss"]) for one in model.history_)
