@@ -1,0 +1,1 @@
+"""Generators of sequences, fields and frames: shared parts, and their presets."""

@@ -1,0 +1,1 @@
+"""What generators are made of: each part answers one question."""

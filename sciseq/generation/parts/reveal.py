@@ -1,0 +1,128 @@
+"""Which of the drawn tokens are kept in a pass: order times amount.
+
+Axes: ``batch`` (B), ``row`` (of a block or a whole sequence), ``token`` (V).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sciseq.generation.parts.noise import uniform
+
+__all__ = ["ORDERS", "Reveal", "equal_amounts"]
+
+
+def _confidence(logs: Tensor, tokens: Tensor) -> Tensor:
+    return logs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).exp()
+
+
+def _margin(logs: Tensor, tokens: Tensor) -> Tensor:
+    if logs.shape[-1] == 1:
+        return torch.ones_like(logs[..., 0])
+    best = logs.topk(2, dim=-1).values.exp()
+    return best[..., 0] - best[..., 1]
+
+
+def _entropy(logs: Tensor, tokens: Tensor) -> Tensor:
+    return (logs.exp() * logs.where(logs > -torch.inf, 0.0)).sum(dim=-1)
+
+
+def _left_to_right(logs: Tensor, tokens: Tensor) -> Tensor:
+    place = torch.arange(logs.shape[1], device=logs.device, dtype=logs.dtype)
+    return (-place).expand(logs.shape[:2])
+
+
+ORDERS: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {
+    "confidence": _confidence,
+    "margin": _margin,
+    "entropy": _entropy,
+    "left_to_right": _left_to_right,
+    "random": None,
+}
+"""What comes first: the largest probability of the drawn token, the largest distance of
+the two best, the lowest entropy, the first position, or any."""
+
+Amount = Callable[[Tensor, Tensor], Tensor]
+"""From the hidden tokens and the passes so far, (batch,) each, to how many to keep."""
+
+
+def equal_amounts(n_steps: int | None) -> Amount:
+    """Return the amounts that fill everything in so many passes, as evenly as possible.
+
+    Parameters
+    ----------
+    n_steps : int or None
+        Passes; None keeps one token in each.
+
+    Examples
+    --------
+    >>> amount = equal_amounts(4)
+    >>> hidden = torch.tensor([10])
+    >>> [int(amount(hidden, torch.tensor([0]))), int(amount(hidden - 3, torch.ones(1)))]
+    [3, 3]
+    """
+
+    def amount(n_hidden: Tensor, step: Tensor) -> Tensor:
+        if n_steps is None:
+            return torch.ones_like(n_hidden)
+        left = (n_steps - step).clamp_min(1)
+        return torch.ceil(n_hidden / left).to(torch.int64)
+
+    return amount
+
+
+@dataclass(frozen=True)
+class Reveal:
+    """A rule for what is kept of what was drawn.
+
+    Parameters
+    ----------
+    order : str, default="confidence"
+        One of ``ORDERS``.
+    amount : callable
+        How many at least, see ``Amount``; at least one is kept always.
+    threshold : float, optional
+        Tokens of a higher probability are kept as well.
+    """
+
+    order: str = "confidence"
+    amount: Amount = field(default_factory=lambda: equal_amounts(None))
+    threshold: float | None = None
+
+    def __call__(
+        self, logs: Tensor, tokens: Tensor, is_hidden: Tensor, step: Tensor,
+        seeds: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Tell which tokens are kept, bool of shape (batch, row).
+
+        Parameters
+        ----------
+        logs : Tensor, shape (batch, row, token)
+            Log-probabilities that were drawn from.
+        tokens : Tensor of int64, shape (batch, row)
+            What was drawn.
+        is_hidden : Tensor of bool, shape (batch, row)
+            Rows that may be kept.
+        step : Tensor of int64, shape (batch,)
+            Passes so far.
+        seeds : Tensor of int64, shape (batch,)
+            Seeds of the requests.
+        """
+        score = ORDERS[self.order]
+        if score is None:
+            place = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(0)
+            value = uniform(seeds, -1, step.unsqueeze(1), place)
+        else:
+            value = score(logs, tokens).double()
+        n = self.amount(is_hidden.sum(dim=1), step).clamp_min(1)
+        value = value.where(is_hidden, -torch.inf)
+        order = value.argsort(dim=1, descending=True, stable=True)
+        place = torch.empty_like(order).scatter_(
+            1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+        )
+        kept = place < n[:, None]
+        if self.threshold is not None:
+            kept = kept | (_confidence(logs, tokens) > self.threshold)
+        return kept & is_hidden

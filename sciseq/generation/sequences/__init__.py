@@ -1,0 +1,1 @@
+"""Generators of discrete sequences, one file for each method."""
