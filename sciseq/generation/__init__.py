@@ -1,0 +1,1 @@
+"""Generators of discrete sequences: masked, block-wise and autoregressive."""
