@@ -19,7 +19,7 @@ from sciseq.generation.conditions import ConditionCoding
 from sciseq.generation.parts.backbone import TokenTransformer
 from sciseq.generation.parts.batches import NoisyLoss, SequenceBatches
 from sciseq.generation.parts.drawing import Drawing
-from sciseq.generation.parts.network import Condition, SequenceNetwork
+from sciseq.generation.parts.network import Backbone, Condition, SequenceNetwork
 from sciseq.generation.parts.requests import Decoder, Requests, Work, generate
 from sciseq.parameters import AnyOf, Integer, Nothing, Real
 from sciseq.parameters import Rule as ParameterRule
@@ -207,7 +207,7 @@ class SequenceGenerator(TorchEstimator):
             0 if coding is None else coding.n_features,
         )
 
-    def _make_backbone(self) -> nn.Module:
+    def _make_backbone(self) -> Backbone:
         return TokenTransformer(
             self.alphabet_.n_tokens,
             self.alphabet_.n_positions,

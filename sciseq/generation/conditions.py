@@ -100,10 +100,9 @@ class ConditionCoding:
         n_rows = max(len(one) for one in rows)
         table = np.zeros((len(rows), n_rows, self.n_features))
         is_row = np.zeros((len(rows), n_rows), dtype=bool)
+        mean, scale = np.array(self.mean), np.array(self.scale)
         for number, one in enumerate(rows):
-            table[number, : len(one)] = (one - np.array(self.mean)) / np.array(
-                self.scale
-            )
+            table[number, : len(one)] = (one - mean) / scale
             is_row[number, : len(one)] = True
         return Condition(torch.from_numpy(table).to(dtype), torch.from_numpy(is_row))
 

@@ -14,6 +14,7 @@ from sciseq.errors import InputError
 from sciseq.generation.parts.cache import KeyValueCache
 from sciseq.generation.parts.layout import Layout
 from sciseq.generation.parts.masks import Rule, attention_mask
+from sciseq.generation.parts.network import Backbone
 from sciseq.nn.attention import attend
 from sciseq.nn.dropout import Dropout
 from sciseq.nn.feed_forward import FeedForward
@@ -24,7 +25,7 @@ _ROTARY_BASE = 10_000.0
 _SCALE = 0.02  # of embeddings at the start
 
 
-class TokenTransformer(nn.Module):
+class TokenTransformer(Backbone):
     r"""A transformer over rows in any order, masked by a rule over their layout.
 
     .. math::
@@ -78,17 +79,17 @@ class TokenTransformer(nn.Module):
         n_heads: int,
         dropout: float,
     ) -> None:
-        super().__init__()
+        super().__init__(n_tokens)
         if d_model % (2 * n_heads):
             raise InputError(
                 f"d_model is {d_model} and n_heads {n_heads}; d_model must be a "
                 "multiple of twice n_heads",
                 where="TokenTransformer",
             )
-        self.n_tokens, self.begin, self.mask = n_tokens, n_tokens, n_tokens + 1
         self.symbols = nn.Parameter(torch.empty(n_tokens + 2, d_model))
         # The first one is the begin's, at position -1.
         self.places = nn.Parameter(torch.empty(n_positions + 1, d_model))
+        self.width = d_model // n_heads
         self.layers = nn.ModuleList(
             _Layer(d_model, d_ff, n_heads, dropout) for _ in range(n_layers)
         )
@@ -140,10 +141,11 @@ class TokenTransformer(nn.Module):
             States, normalised.
         """
         keys = layout if cache is None else cache.begin(layout)
-        mask: Tensor | None = attention_mask(rule, layout, keys)
-        if layout.n_rows == 1 and not x.requires_grad and bool(mask.all()):
-            mask = None
-        rotation = _rotation(layout.position, self.layers[0].width, x.dtype)
+        allowed = attention_mask(rule, layout, keys)
+        # One row that reads all: a kernel without a mask is faster.
+        is_plain = layout.n_rows == 1 and not x.requires_grad and bool(allowed.all())
+        mask = None if is_plain else allowed
+        rotation = _rotation(layout.position, self.width, x.dtype)
         for number, layer in enumerate(self.layers):
             x = layer(x, rotation, mask, cache, number)
         states: Tensor = self.norm(x)

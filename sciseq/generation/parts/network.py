@@ -3,6 +3,7 @@
 Axes: ``batch`` (B), ``row`` (N), ``feature`` (of a condition), ``d_model`` (D).
 """
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,44 @@ from sciseq.generation.parts.cache import KeyValueCache
 from sciseq.generation.parts.layout import NOTHING, Layout
 from sciseq.generation.parts.masks import Rule
 
-__all__ = ["Condition", "SequenceNetwork"]
+__all__ = ["Backbone", "Condition", "SequenceNetwork"]
+
+
+class Backbone(nn.Module, ABC):
+    """What turns embedded rows into states, and states into scores of tokens.
+
+    Parameters
+    ----------
+    n_tokens : int
+        Tokens V that may be predicted.
+
+    Attributes
+    ----------
+    begin, mask : int
+        The two symbols that are never predicted, V and V + 1.
+    """
+
+    def __init__(self, n_tokens: int) -> None:
+        super().__init__()
+        self.n_tokens, self.begin, self.mask = n_tokens, n_tokens, n_tokens + 1
+
+    @abstractmethod
+    def embed(self, tokens: Tensor, layout: Layout) -> Tensor:
+        """Return what stands for symbols (batch, row) at their positions."""
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Tensor,
+        layout: Layout,
+        rule: Rule,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Return the states (batch, row, d_model) of embedded rows."""
+
+    @abstractmethod
+    def scores(self, states: Tensor) -> Tensor:
+        """Return scores of tokens (batch, row, token): neither mask nor begin."""
 
 
 class Condition(NamedTuple):
@@ -40,7 +78,7 @@ class SequenceNetwork(nn.Module):
 
     Parameters
     ----------
-    backbone : nn.Module
+    backbone : Backbone
         As :class:`~sciseq.generation.parts.backbone.TokenTransformer`.
     d_model : int
         Width of a row.
@@ -52,7 +90,7 @@ class SequenceNetwork(nn.Module):
     Rows of the condition stand at position -2, in no order, and the begin at -1.
     """
 
-    def __init__(self, backbone: nn.Module, d_model: int, n_features: int = 0) -> None:
+    def __init__(self, backbone: Backbone, d_model: int, n_features: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
         self.condition1 = nn.Linear(n_features, d_model) if n_features else None
@@ -61,7 +99,7 @@ class SequenceNetwork(nn.Module):
     @property
     def mask(self) -> int:
         """Symbol that stands where nothing is known."""
-        return int(self.backbone.mask)
+        return self.backbone.mask
 
     def prefix(
         self, n_batch: int, condition: Condition | None
@@ -75,12 +113,12 @@ class SequenceNetwork(nn.Module):
         condition : Condition or None
             Theirs.
         """
-        device = self.backbone.symbols.device
+        device = next(self.parameters()).device
         layout = Layout.of(1, start=-1, device=device)
         no = torch.zeros_like(layout.maskable)
         layout = Layout(**{**vars(layout), "maskable": no, "scored": no})
         begin = torch.full((n_batch, 1), self.backbone.begin, device=device)
-        x: Tensor = self.backbone.embed(begin, layout)
+        x = self.backbone.embed(begin, layout)
         if condition is None or self.condition1 is None:
             return x, layout
         assert self.condition2 is not None
@@ -96,8 +134,7 @@ class SequenceNetwork(nn.Module):
 
     def embed(self, tokens: Tensor, layout: Layout) -> Tensor:
         """Return what stands for symbols (batch, row)."""
-        x: Tensor = self.backbone.embed(tokens, layout)
-        return x
+        return self.backbone.embed(tokens, layout)
 
     def forward(
         self,
@@ -112,8 +149,7 @@ class SequenceNetwork(nn.Module):
 
     def scores(self, states: Tensor) -> Tensor:
         """Return the scores of tokens (batch, row, token)."""
-        scores: Tensor = self.backbone.scores(states)
-        return scores
+        return self.backbone.scores(states)
 
     def read(
         self, tokens: Tensor, layout: Layout, rule: Rule, condition: Condition | None
@@ -140,5 +176,5 @@ class SequenceNetwork(nn.Module):
         """
         x, before = self.prefix(len(tokens), condition)
         x = torch.cat([x, self.embed(tokens, layout)], dim=1)
-        states = self(x, before.followed_by(layout), rule)
+        states: Tensor = self(x, before.followed_by(layout), rule)
         return states[:, before.n_rows - 1 :]
