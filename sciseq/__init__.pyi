@@ -13,6 +13,10 @@ from sciseq.forecasting.patchtst import PatchTSTForecaster as PatchTSTForecaster
 from sciseq.forecasting.smamba import SMambaForecaster as SMambaForecaster
 from sciseq.forecasting.statsmodels_forecaster import StatsmodelsForecaster as StatsmodelsForecaster
 from sciseq.forecasting.window_forecaster import WindowForecaster as WindowForecaster
+from sciseq.generation.sequences.autoregressive import AutoregressiveSequence as AutoregressiveSequence
+from sciseq.generation.sequences.block_diffusion import BlockDiffusionSequence as BlockDiffusionSequence
+from sciseq.generation.sequences.draft_verify import DraftVerifySequence as DraftVerifySequence
+from sciseq.generation.sequences.masked_diffusion import MaskedDiffusionSequence as MaskedDiffusionSequence
 from sciseq.persistence import load as load
 from sciseq.pipeline import ForecastPipeline as ForecastPipeline
 from sciseq.sequencing.sequencer import PeptideSequencer as PeptideSequencer

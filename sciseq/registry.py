@@ -155,6 +155,43 @@ METHODS: tuple[Method, ...] = (
         data="sequencing",
         status="experimental",
     ),
+    Method(
+        name="autoregressive",
+        target="sciseq.generation.sequences.autoregressive:AutoregressiveSequence",
+        title="Sequences token by token, from left to right",
+        paper="Vaswani et al., Attention is all you need, arXiv:1706.03762",
+        card="sequences §19.2",
+        data="generation",
+        status="experimental",
+    ),
+    Method(
+        name="masked-diffusion",
+        target="sciseq.generation.sequences.masked_diffusion:MaskedDiffusionSequence",
+        title="Sequences by uncovering hidden tokens in any order (MDLM, LLaDA)",
+        paper="Sahoo et al., Simple and effective masked diffusion language models, "
+        "arXiv:2406.07524",
+        card="sequences §1",
+        data="generation",
+        status="experimental",
+    ),
+    Method(
+        name="block-diffusion",
+        target="sciseq.generation.sequences.block_diffusion:BlockDiffusionSequence",
+        title="Autoregressive over blocks, denoising inside them (SDAR)",
+        paper="SDAR, arXiv:2510.06303",
+        card="sequences §4",
+        data="generation",
+        status="experimental",
+    ),
+    Method(
+        name="draft-verify",
+        target="sciseq.generation.sequences.draft_verify:DraftVerifySequence",
+        title="Drafts by diffusion, verified by autoregression in one pass (TiDAR)",
+        paper="TiDAR, arXiv:2511.08923",
+        card="sequences §7",
+        data="generation",
+        status="experimental",
+    ),
 )
 
 
