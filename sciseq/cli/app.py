@@ -11,6 +11,7 @@ import typer
 
 from sciseq import __version__
 from sciseq.cli.boundary import reported
+from sciseq.cli.generate import generate
 from sciseq.cli.sequence import sequence
 from sciseq.errors import InputError, nearest_name
 from sciseq.registry import METHODS
@@ -29,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(sequence)
+app.add_typer(generate)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
