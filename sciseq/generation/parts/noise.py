@@ -155,17 +155,18 @@ def _hash(seeds: Tensor, counters: list[Tensor | int]) -> Tensor:
 
 def _finalise(word: Tensor) -> Tensor:
     """Mix the bits of words, one to one."""
-    word = (word ^ _shift_right(word, 30)) * MULTIPLIERS[0]
-    word = (word ^ _shift_right(word, 27)) * MULTIPLIERS[1]
-    return word ^ _shift_right(word, 31)
+    # In place behind the first copy: it halves the time for large tensors.
+    word = (word ^ _shift_right(word, 30)).mul_(MULTIPLIERS[0])
+    word = word.bitwise_xor_(_shift_right(word, 27)).mul_(MULTIPLIERS[1])
+    return word.bitwise_xor_(_shift_right(word, 31))
 
 
 def _shift_right(word: Tensor, n: int) -> Tensor:
     """Shift zeros in from the left, where ``>>`` of int64 repeats the sign."""
-    return (word >> n) & ((1 << (64 - n)) - 1)
+    return (word >> n).bitwise_and_((1 << (64 - n)) - 1)
 
 
 def _to_unit(word: Tensor) -> Tensor:
     """Numbers in the open interval (0, 1) from random bits."""
     bits = _shift_right(word, 64 - N_BITS)
-    return (bits.to(torch.float64) + 0.5) * 2.0**-N_BITS
+    return bits.to(torch.float64).add_(0.5).mul_(2.0**-N_BITS)
