@@ -3,13 +3,14 @@ r"""Markov chains of any order: the baseline of every generator of sequences.
 Axis legend: n rows (places in sequences), M order, V symbols with the end symbol.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from sciseq.base import SequenceEstimator
-from sciseq.errors import InputError, InputTypeError
+from sciseq.errors import InputError
+from sciseq.generation.alphabet import as_sequences
 from sciseq.generation.context_counts import (
     STRENGTHS,
     ContextCounts,
@@ -21,8 +22,6 @@ from sciseq.parameters import AnyOf, Boolean, Integer, Nothing, Option, Real
 from sciseq.parameters import Rule as ParameterRule
 
 __all__ = ["MarkovChain"]
-
-Tokens = Sequence[Hashable]
 
 # A chain without an end in sight is stopped at this many times the longest sequence.
 _PATIENCE = 10
@@ -87,7 +86,7 @@ class MarkovChain(SequenceEstimator):
     >>> np.exp(chain.score_samples(["AB", "AC"])).round(3)
     array([0.667, 0.333])
     >>> chain.sample(4, random_state=0)
-    ['AC', 'AC', 'AB', 'AC']
+    ['AB', 'AB', 'AC', 'AC']
     """
 
     _parameter_rules: ClassVar[dict[str, ParameterRule]] = {
@@ -118,13 +117,14 @@ class MarkovChain(SequenceEstimator):
         self.validation_fraction = validation_fraction
         self.random_state = random_state
 
-    def fit(self, X: Sequence[Tokens], y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Count, and choose the strength of the smoothing.
 
         Parameters
         ----------
-        X : sequence of str, or of sequences of tokens
-            Training sequences.
+        X : sequence of str or of lists of tokens, array of integers, or path
+            Training sequences; a path to a FASTA, SMILES or text file (also ``.gz``)
+            stands for those in it.
         y : None
             Ignored.
 
@@ -139,9 +139,11 @@ class MarkovChain(SequenceEstimator):
             `alphabet`, or too few sequences to choose the strength.
         """
         self._check_parameters()
-        _check_sequences(X)
-        alphabet = sorted_symbols(X) if self.alphabet is None else list(self.alphabet)
-        numbered = number_symbols(X, alphabet)
+        sequences, kind = _sequences(X)
+        alphabet = (
+            sorted_symbols(sequences) if self.alphabet is None else list(self.alphabet)
+        )
+        numbered = number_symbols(sequences, alphabet)
         lengths = {len(sequence) for sequence in numbered}
         has_end = len(lengths) > 1 if self.end_symbol is None else self.end_symbol
         if not has_end and (len(lengths) > 1 or lengths == {0}):
@@ -154,7 +156,7 @@ class MarkovChain(SequenceEstimator):
         parts = self._parts(len(numbered))
         self._forget()
         self.alphabet_ = alphabet
-        self.is_text_ = all(isinstance(sequence, str) for sequence in X)
+        self.kind_ = kind
         self.length_ = None if has_end else max(lengths)
         self.longest_ = max(lengths)
         self.n_training_ = len(numbered)
@@ -169,13 +171,13 @@ class MarkovChain(SequenceEstimator):
         self.counts_ = self._count(numbered)
         return self
 
-    def score_samples(self, X: Sequence[Tokens]) -> FloatArray:
+    def score_samples(self, X: Any) -> FloatArray:
         """Return the exact log-probability of each sequence.
 
         Parameters
         ----------
-        X : sequence of n sequences
-            Strings, or sequences of tokens.
+        X : n sequences
+            As in fit.
 
         Returns
         -------
@@ -189,18 +191,18 @@ class MarkovChain(SequenceEstimator):
             length than in training.
         """
         self._check_is_fitted()
-        _check_sequences(X)
+        sequences, _ = _sequences(X)
         return self._log_probability(
-            self.counts_, number_symbols(X, self.alphabet_), self.strength_
+            self.counts_, number_symbols(sequences, self.alphabet_), self.strength_
         )
 
-    def score(self, X: Sequence[Tokens], y: Any = None) -> float:
+    def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log-probability of a sequence.
 
         Parameters
         ----------
-        X : sequence of sequences
-            Strings, or sequences of tokens.
+        X : sequences
+            As in fit.
         y : None
             Ignored.
 
@@ -213,27 +215,27 @@ class MarkovChain(SequenceEstimator):
 
     def sample(
         self,
-        n_samples: int = 1,
+        n: int = 1,
         *,
         max_length: int | None = None,
         random_state: int | np.random.Generator | None = None,
-    ) -> list[Any]:
+    ) -> Any:
         """Draw sequences from the chain.
 
         Parameters
         ----------
-        n_samples : int, default=1
+        n : int, default=1
             Number of sequences.
         max_length : int, optional
             Sequences are cut there. Without it, a sequence that has not ended is cut at
             ten times the longest training sequence.
         random_state : int or numpy.random.Generator, optional
-            Source of randomness.
+            Source of randomness. A sequence does not depend on how many are drawn
+            after it.
 
         Returns
         -------
-        list
-            Strings when the chain was fitted on strings, else lists of tokens.
+        list of str, list of lists, or array of int, as in fit
 
         Raises
         ------
@@ -241,32 +243,37 @@ class MarkovChain(SequenceEstimator):
             For fewer than one sequence.
         """
         self._check_is_fitted()
-        if n_samples < 1:
-            raise InputError(
-                f"n_samples is {n_samples}, must be at least 1", where="n_samples"
-            )
-        generator = np.random.default_rng(random_state)
+        if n < 1:
+            raise InputError(f"n is {n}, must be at least 1", where="n")
         usual = self.length_ or _PATIENCE * max(1, self.longest_)
         limit = usual if max_length is None else min(usual, max_length)
+        thresholds = np.random.default_rng(random_state).random((n, limit))
         end, start = self._end, self._n_symbols
-        drawn = np.full((n_samples, limit), end, dtype=np.int64)
-        contexts = np.full((n_samples, self.order_), start, dtype=np.int64)
-        going = np.arange(n_samples)
+        drawn = np.full((n, limit), end, dtype=np.int64)
+        contexts = np.full((n, self.order_), start, dtype=np.int64)
+        going = np.arange(n)
         for place in range(limit):
             p = self.counts_.distribution(contexts[going], self.strength_, **self._how)
-            # The number of thresholds that lie below is the symbol.
-            u = generator.random(len(going))[:, None] * p.sum(axis=1, keepdims=True)
+            # The number of sums that lie below the threshold is the symbol.
+            u = thresholds[going, place, None] * p.sum(axis=1, keepdims=True)
             symbol = (np.cumsum(p, axis=1)[:, :-1] <= u).sum(axis=1)
             drawn[going, place] = symbol
             contexts[going] = np.column_stack([symbol, contexts[going]])[
-                :, : self.order
+                :, : self.order_
             ]
             going = going[symbol != end]
-        rows = [row[row != end] for row in drawn]
-        tokens = [[self.alphabet_[number] for number in row] for row in rows]
-        return ["".join(row) for row in tokens] if self.is_text_ else tokens
+        return self._decoded(drawn)
 
     # ---------------------------------------------------------------------- inside
+
+    def _decoded(self, drawn: IntArray) -> Any:
+        if self.kind_ == "array" and self.length_ is not None:
+            return np.array(self.alphabet_)[drawn]
+        rows = [
+            [self.alphabet_[number] for number in row[row != self._end]]
+            for row in drawn
+        ]
+        return ["".join(row) for row in rows] if self.kind_ == "string" else rows
 
     @property
     def _n_symbols(self) -> int:
@@ -360,12 +367,8 @@ class MarkovChain(SequenceEstimator):
         self.counts_ = ContextCounts(attributes["counts_"], self._n_symbols)
 
 
-def _check_sequences(X: Any) -> None:
-    if isinstance(X, str) or not hasattr(X, "__len__"):
-        raise InputTypeError(
-            f"X is of type {type(X).__name__}, must be a list of strings or of lists",
-            where="X",
-            hint="Wrap a single sequence: [sequence].",
-        )
-    if not len(X):
+def _sequences(X: Any) -> tuple[list[Any], str]:
+    sequences, kind = as_sequences(X)
+    if not sequences:
         raise InputError("there are no sequences", where="X")
+    return sequences, kind

@@ -201,6 +201,9 @@ def test_samples_of_a_fixed_length_and_of_tokens():
     chain = MarkovChain(1).fit(["ACGT", "TGCA"] * 5)
     assert {len(text) for text in chain.sample(50, random_state=1)} == {4}
     assert {len(text) for text in chain.sample(9, random_state=1, max_length=2)} == {2}
+    table = MarkovChain(1).fit(np.array([[4, 5], [5, 4]] * 5)).sample(3, random_state=1)
+    assert table.shape == (3, 2)
+    assert set(table.ravel().tolist()) <= {4, 5}
     tokens = MarkovChain(1).fit([["Cl", "C"], ["C"]] * 5).sample(5, random_state=1)
     assert all(isinstance(one, list) and set(one) <= {"Cl", "C"} for one in tokens)
 
@@ -211,6 +214,7 @@ def test_samples_repeat_with_their_seed_and_touch_nothing(no_global_side_effects
         first = chain.sample(20, random_state=5)
     assert first == chain.sample(20, random_state=np.random.default_rng(5))
     assert first != chain.sample(20, random_state=6)
+    assert first[:7] == chain.sample(7, random_state=5)
 
 
 def test_a_chain_without_an_end_in_sight_is_cut():
@@ -251,10 +255,10 @@ def test_a_fit_that_fails_changes_nothing():
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda chain: chain.fit("ABC"), InputTypeError, "type str"),
+        (lambda chain: chain.fit("ABC"), InputError, "suffix of 'ABC'"),
         (lambda chain: chain.fit([]), InputError, "no sequences"),
         (lambda chain: chain.score_samples(["AB", "AXB"]), InputError, r"X\[1\], symb"),
-        (lambda chain: chain.sample(0), InputError, "n_samples is 0"),
+        (lambda chain: chain.sample(0), InputError, "n is 0"),
         (
             lambda chain: MarkovChain(1, end_symbol=False).fit(["A", "AB"]),
             InputError,
@@ -373,6 +377,7 @@ def test_counts_are_contiguous_and_complete():
 def test_real_promoters_are_no_noise(data_dir):
     file = data_dir / "sequences" / "dna_ecoli_prom.fa.gz"
     texts = read_sequences(file, alphabet="ACGT").sequences
+    assert MarkovChain(1, strength=1.0).fit(file).n_training_ == len(texts) == 839
     order = np.random.default_rng(0).permutation(len(texts))
     training = [texts[place] for place in order[84:]]
     test = [texts[place] for place in order[:84]]
