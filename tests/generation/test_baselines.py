@@ -23,6 +23,7 @@ from sciseq.generation.context_counts import ContextCounts
 from sciseq.metrics.negative_sampling import sample_negatives
 from sciseq.metrics.ranking import ranking_summary
 from sciseq.metrics.sequence_quality import bits_per_token
+from sciseq.persistence import load
 
 TEXTS = st.lists(st.text("ABC", min_size=0, max_size=5), min_size=1, max_size=6)
 SMOOTHING = ["interpolated", "add"]
@@ -415,3 +416,27 @@ def test_real_ratings_end_to_end(data_dir):
     # Against popular negatives, popularity is no better than chance.
     chance = sum(1 / np.log2(r + 2) for r in range(10)) / 101
     assert found["popular", "sampled"] < 2 * chance
+
+
+# ------------------------------------------------------------------- saving
+
+
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        (MarkovChain(2), ["ABA", "ABB", "B", "AAB"] * 3),
+        (MarkovChain(1, smoothing="add", strength=0.5), np.array([[4, 5], [5, 4]])),
+        (PopularityRecommender(), EVENTS),
+        (TransitionRecommender(), EVENTS),
+    ],
+)
+def test_saved_models_answer_the_same(tmp_path, model, data):
+    model.fit(data)
+    model.save(tmp_path / "model.zip")
+    again = load(tmp_path / "model.zip")
+    assert again.get_params() == model.get_params()
+    ask = "score_samples" if isinstance(model, MarkovChain) else "score_items"
+    np.testing.assert_array_equal(getattr(again, ask)(data), getattr(model, ask)(data))
+    if isinstance(model, MarkovChain):
+        drawn = [one.sample(5, random_state=0) for one in (again, model)]
+        np.testing.assert_array_equal(*drawn)
