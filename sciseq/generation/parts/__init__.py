@@ -1,0 +1,1 @@
+"""Parts that the generators are put together from."""
