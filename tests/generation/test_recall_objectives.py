@@ -21,7 +21,7 @@ from sciseq.generation.parts.recall_rows import (
     collate_rows,
     pack_rows,
 )
-from sciseq.generation.parts.spans import (
+from sciseq.generation.parts.recall_spans import (
     count_readings,
     draw_delimited_spans,
     hide_spans,
