@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sciseq.testing.runner import SkipCheck
 from sciseq.testing.sequences import fit, fixed, results, strings
 from sciseq.testing.tables import refuses, same
 
@@ -21,8 +20,8 @@ __all__ = [
     "check_fit_a_series",
     "check_fixed_length",
     "check_generator_copies_hold_cpu_weights",
-    "check_infill_keeps_what_is_given",
     "check_infill_keeps_lengths",
+    "check_infill_keeps_what_is_given",
     "check_integers",
     "check_legal_tokens",
     "check_lists_of_tokens",
@@ -126,8 +125,6 @@ def check_scores_are_log_probabilities(estimator: Any) -> None:
 def check_scores_do_not_depend_on_each_other(estimator: Any) -> None:
     """A sequence's score does not depend on the order of the others."""
     model, X = fit(estimator), strings()[:_N]
-    if model.score_samples(X, return_std=True)[1].any():
-        raise SkipCheck("scores are estimates, whose noise goes by the place")
     found = _scores(model, X[::-1])[::-1]
     np.testing.assert_allclose(found, _scores(model, X), rtol=1e-5)
 
@@ -216,7 +213,7 @@ def check_bad_calls(estimator: Any) -> None:
     """Arguments that make no sense are refused."""
     model = fit(estimator, fixed())
     calls: list[tuple[str, Callable[[], Any]]] = [
-        ("n is 0", lambda: model.sample(0)),
+        ("0 sequences", lambda: model.sample(0)),
         ("temperature", lambda: model.sample(1, temperature=-1.0)),
         ("top_p", lambda: model.sample(1, top_p=0.0)),
         ("allowed", lambda: model.sample(1, allowed="xyz")),
