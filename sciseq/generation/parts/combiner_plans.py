@@ -83,7 +83,7 @@ def _pool(x: Tensor, is_real: Tensor) -> Tensor:
 def _pool_above(x: Tensor, is_real: Tensor) -> Tensor:
     """Maxima down to each row (item, row, column, width); zero above all tokens."""
     rows = x.masked_fill(~is_real.unsqueeze(-1), -math.inf).unbind(1)
-    # Row by row this is many times faster than torch's cummax on a CPU.
+    # Row by row: on a CPU torch's cummax along this axis is slower.
     maxima = torch.stack(list(accumulate(rows, torch.maximum)), 1)
     return maxima.masked_fill(~_has_begun(is_real).unsqueeze(-1), 0)
 
