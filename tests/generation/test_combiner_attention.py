@@ -354,6 +354,15 @@ def test_large_scores_stay_finite(plan):
     assert all(one.grad.isfinite().all() for one in inputs)
 
 
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("n_batch", [1, 2])
+def test_heads_of_one_projection(plan, n_batch):
+    joint = normal(n_batch, 9, 3, 2, 4).permute(2, 0, 3, 1, 4)  # as layers make them
+    found = combiner_attention(*joint.unbind(), plan=plan, causal=True)
+    want = combiner_attention(*joint.contiguous().unbind(), plan=plan, causal=True)
+    torch.testing.assert_close(found, want, rtol=1e-13, atol=1e-14)
+
+
 @pytest.mark.parametrize("n_tokens", [1, 2, 4, 5, 9, 10, 16, 17])
 def test_default_span(n_tokens):
     assert default_span(n_tokens) == math.ceil(math.sqrt(n_tokens))

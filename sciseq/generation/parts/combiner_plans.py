@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -81,7 +82,9 @@ def _pool(x: Tensor, is_real: Tensor) -> Tensor:
 
 def _pool_above(x: Tensor, is_real: Tensor) -> Tensor:
     """Maxima down to each row (item, row, column, width); zero above all tokens."""
-    maxima = x.masked_fill(~is_real.unsqueeze(-1), -math.inf).cummax(1).values
+    rows = x.masked_fill(~is_real.unsqueeze(-1), -math.inf).unbind(1)
+    # Row by row: on a CPU torch's cummax along this axis is slower.
+    maxima = torch.stack(list(accumulate(rows, torch.maximum)), 1)
     return maxima.masked_fill(~_has_begun(is_real).unsqueeze(-1), 0)
 
 
@@ -89,15 +92,16 @@ def _has_begun(is_real: Tensor) -> Tensor:
     return is_real.long().cumsum(0) > 0
 
 
-def _summarize(x: Heads, is_real: Tensor) -> tuple[Tensor, Tensor]:
-    """Return keys and values (item, block, width) of spans (item, block, token, width).
+def _span_values(q_span: Tensor, x: Heads, is_real: Tensor) -> Tensor:
+    """Return what spans (item, block, token, width) hold, (item, block, width).
 
-    Those of a span that is all padding are finite, and must not be read.
+    What one that is all padding holds is finite, and must not be read.
     """
     readable = is_real | ~is_real.any(1, keepdim=True)
-    q = _pool(x.q, is_real).unsqueeze(2)
-    values = attend(q, x.k, x.v, readable.unsqueeze(1))
-    return _pool(x.k, is_real), values.squeeze(2)
+    # Spans may be short and many, which torch's kernel is not made for.
+    scores = (q_span.unsqueeze(2) * x.k).sum(-1) / math.sqrt(x.k.shape[-1])
+    weights = scores.masked_fill(~readable, -math.inf).softmax(2)
+    return (weights.unsqueeze(3) * x.v).sum(2)
 
 
 def _summarize_above(x: Heads, is_real: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,7 +112,7 @@ def _summarize_above(x: Heads, is_real: Tensor) -> tuple[Tensor, Tensor]:
     """
     # (column, row that ends the part, row); a part of padding alone reads that.
     readable = is_real.T.unsqueeze(1) | ~_has_begun(is_real).T.unsqueeze(2)
-    mask = _lower(len(is_real), x.q.device) & readable
+    mask = (_lower(len(is_real), x.q.device) & readable).unsqueeze(0)
     columns = Heads(_pool_above(x.q, is_real), x.k, x.v).map(_transpose)
     return _pool_above(x.k, is_real), attend(*columns, mask).transpose(1, 2)
 
@@ -140,35 +144,62 @@ def _read_blocks(x: Heads, is_real: Tensor, causal: bool) -> Tensor:
     if causal:
         own = own & _lower(size, x.q.device)
         others = _lower(n_blocks, x.q.device, -1)
-    mask = torch.cat([own, others.unsqueeze(1).expand(-1, size, -1)], 2)
+    mask = torch.cat([own, others.unsqueeze(1).expand(-1, size, -1)], 2).unsqueeze(0)
     k_span, v_span = (
-        one.unsqueeze(1).expand(-1, n_blocks, -1, -1) for one in _summarize(x, is_real)
+        one.unsqueeze(1).expand(-1, n_blocks, -1, -1)
+        for one in (
+            _pool(x.k, is_real),
+            _span_values(_pool(x.q, is_real), x, is_real),
+        )
     )
     return attend(x.q, torch.cat([x.k, k_span], 2), torch.cat([x.v, v_span], 2), mask)
 
 
 def _read_logsparse(x: Heads, span: int, causal: bool) -> Tensor:
     n_tokens, n_levels = x.q.shape[1], (x.q.shape[1] - 1).bit_length()
-    is_real = _is_real(n_tokens, 1 << n_levels, x.q.device)
+    is_real = _is_real(n_tokens, 1 << n_levels, x.q.device)  # (1, token)
     x = x.map(lambda one: _fold(one, 1 << n_levels).squeeze(1))
     scores, values = [(x.q * x.k).sum(-1)], []
-    for size in (1 << level for level in range(n_levels)):
-        k_span, v_span = _summarize(
-            x.map(partial(_fold, span=size)), is_real.view(-1, size)
-        )
-        score = (_siblings(x.q, size) * _swapped(k_span)).sum(-1)
-        is_read = is_real.view(-1, 2, size).any(2).flip(1)
-        if causal:  # the second of a pair reads the first
-            is_read = is_read & torch.tensor([False, True], device=is_read.device)
-        score = score.masked_fill(~is_read.unsqueeze(2), -math.inf)
-        scores.append(score.flatten(1))
-        values.append(_swapped(v_span))
+    q_span, k_span = x.q, x.k  # (item, block, width)
+    for level in range(n_levels):
+        real = is_real.view(-1, 1 << level)
+        score, v_span = _read_siblings(x, q_span, k_span, real, causal)
+        scores.append(score)
+        values.append(v_span)
+        q_span, k_span = (_pool_pairs(one, real.any(1)) for one in (q_span, k_span))
     weights = (torch.stack(scores) / math.sqrt(x.q.shape[-1])).softmax(0)
     found = weights[0].unsqueeze(-1) * x.v  # weights: (level, item, token)
     for level, v_span in enumerate(values):
         weight = _siblings(weights[level + 1].unsqueeze(-1), 1 << level)
-        found = found + (weight * v_span).flatten(1, 3)
+        part = weight[:, :, -v_span.shape[2] :] * v_span
+        found = found + _filled(part.flatten(3), 0.0).view(found.shape)
     return found[:, :n_tokens]
+
+
+def _read_siblings(
+    x: Heads, q_span: Tensor, k_span: Tensor, is_real: Tensor, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """Let each block read its sibling or, if causal, the second of two the first.
+
+    Returns unscaled scores (item, token), and what is read (item, pair, sibling, 1,
+    width).
+    """
+    n_read, size = 1 if causal else 2, is_real.shape[1]
+    spans = x.map(lambda one: _siblings(one, size)[:, :, :n_read].flatten(1, 2))
+    q_span, k_span = (_siblings(one, 1)[:, :, :n_read] for one in (q_span, k_span))
+    real = is_real.view(-1, 2, size)[:, :n_read]
+    v_span = _span_values(q_span.flatten(1, 3), spans, real.flatten(0, 1))
+    v_span = v_span.view(k_span.shape[:-1] + v_span.shape[2:])
+    score = (_siblings(x.q, size)[:, :, -n_read:] * k_span.flip(2)).sum(-1)
+    score = score.masked_fill(~real.any(2, keepdim=True).flip(1), -math.inf)
+    return _filled(score, -math.inf).flatten(1), v_span.flip(2)
+
+
+def _pool_pairs(x: Tensor, is_real: Tensor) -> Tensor:
+    """Maxima of two blocks each (item, block, width); padding does not count."""
+    first, second = x.view(len(x), -1, 2, x.shape[2]).unbind(2)
+    is_second = is_real.view(-1, 2, 1)[:, 1]
+    return torch.maximum(first, second.where(is_second, first))
 
 
 def _siblings(x: Tensor, size: int) -> Tensor:
@@ -176,9 +207,9 @@ def _siblings(x: Tensor, size: int) -> Tensor:
     return x.view(len(x), -1, 2, size, x.shape[2])
 
 
-def _swapped(x: Tensor) -> Tensor:
-    """Give each block (item, block, width) its sibling's, one for all its tokens."""
-    return x.view(len(x), -1, 2, 1, x.shape[2]).flip(2)
+def _filled(x: Tensor, value: float) -> Tensor:
+    """Give both siblings of a pair an entry (item, pair, sibling, any)."""
+    return F.pad(x, (0, 0, 2 - x.shape[2], 0), value=value)
 
 
 def _read_row_major(x: Heads, span: int, causal: bool) -> Tensor:
@@ -201,7 +232,8 @@ def _read_row_major(x: Heads, span: int, causal: bool) -> Tensor:
         keys.append(k_span)
         values.append(v_span)
         masks.append(is_read.unsqueeze(1).expand(-1, span, -1))
-    found = attend(x.q, torch.cat(keys, 2), torch.cat(values, 2), torch.cat(masks, 2))
+    mask = torch.cat(masks, 2).unsqueeze(0)
+    found = attend(x.q, torch.cat(keys, 2), torch.cat(values, 2), mask)
     return found.flatten(1, 2)[:, :n_tokens]
 
 
@@ -254,7 +286,8 @@ def _cost_of_fixed(n_tokens: int, span: int, causal: bool) -> int:
 
 def _cost_of_logsparse(n_tokens: int, span: int, causal: bool) -> int:
     n_levels = (n_tokens - 1).bit_length()
-    return 2 * (1 << n_levels) * (1 + 2 * n_levels)
+    n_reads = 1 if causal else 2  # of a pair of siblings
+    return 2 * (1 << n_levels) * (1 + n_reads * n_levels)
 
 
 def _cost_of_row_major(n_tokens: int, span: int, causal: bool) -> int:
