@@ -1,0 +1,1 @@
+"""Generators of discrete sequences, and of text, as estimators built from parts."""

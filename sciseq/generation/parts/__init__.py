@@ -1,0 +1,1 @@
+"""Parts that the generators share, each usable alone."""
