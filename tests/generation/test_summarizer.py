@@ -1,7 +1,6 @@
 """The summariser: extraction under a budget, and writing by a tiny random BART."""
 
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,11 +103,13 @@ def test_lead_takes_the_first_and_the_order_can_be_that_of_the_document():
 
 
 def test_rarity_is_learnt_and_new_words_are_the_rarest():
-    model = DocumentSummarizer(stop_words=["of"]).fit(["a of b. c.", "A. D"])
-    assert set(model.idf_) == {"a", "b", "c", "d"}
-    assert model.idf_["a"] < model.idf_["b"] < model.other_idf_
-    ((sentences, scores),) = model.sentence_scores(["a x. x new. a b."])
-    assert sentences == ["a x.", "x new.", "a b."] or len(sentences) == 1
+    model = DocumentSummarizer(stop_words=["of"]).fit(["sea of sand. Sky.", "Sea. Ice"])
+    assert set(model.idf_) == {"sea", "sand", "sky", "ice"}
+    assert model.idf_["sea"] < model.idf_["sand"] < model.other_idf_
+    ((sentences, scores),) = model.sentence_scores(["Sea fog. Fog rises. Sea sand."])
+    assert sentences == ["Sea fog.", "Fog rises.", "Sea sand."]
+    # The rare word joins more than the usual one does.
+    assert scores[1] > scores[2]
     assert scores.sum() == pytest.approx(1)
 
 
@@ -162,9 +163,9 @@ def test_wrong_calls_leave_the_estimator_as_it_was():
 
 
 def test_score_is_rouge_1():
-    model = DocumentSummarizer(selection="lead", max_sentences=1).fit(["A b. C."])
-    assert model.score(["A b. C d."], [["a b", "x"]]) == 1
-    assert model.score(["A b. C d."], ["a c"]) == 0.5
+    model = DocumentSummarizer(selection="lead", max_sentences=1).fit(["One."])
+    assert model.score(["One two. Three."], [["one TWO", "x"]]) == 1
+    assert model.score(["One two. Three."], ["one three"]) == 0.5
 
 
 def test_an_extractive_model_is_saved(monkeypatch, tmp_path):
@@ -211,11 +212,12 @@ def test_nucleus_sampling_never_takes_what_is_not_allowed():
     assert nucleus_choice(scores, uniform, 1e-9).tolist() == [1, 1, 1]
 
 
-def test_generators_of_float32_would_lose_the_tail():
-    # 2**25 words of equal probability: sums of float32 stop growing on the way.
-    scores = torch.zeros(1, 2**20)
-    last = nucleus_choice(scores, torch.tensor([1 - 2**-21], dtype=torch.float64), 1.0)
-    assert last.item() == 2**20 - 1
+def test_a_rare_word_can_be_drawn_which_float32_would_lose():
+    scores = torch.tensor([[1 - 1e-9, 1e-9]], dtype=torch.float64).log().float()
+    uniform = torch.tensor([1 - 1e-10], dtype=torch.float64)
+    assert nucleus_choice(scores, uniform, 1.0).item() == 1
+    reached = scores.softmax(-1).cumsum(-1)
+    assert (reached == 1).all()  # nothing is left behind the first word
 
 
 # --- Writing -------------------------------------------------------------------------
@@ -338,17 +340,6 @@ def test_training_moves_the_adapters_alone(bart, tokenizer, no_global_side_effec
     assert again.predict(TEXTS) == summaries
 
 
-def test_adapters_learn_a_summary(bart, tokenizer):
-    target = ["the moon rises"] * 8
-    settings = {"max_epochs": 60, "learning_rate": 0.05, "validation_fraction": 0.0}
-    layers = ["q_proj", "k_proj", "v_proj", "fc1", "fc2", "lm_head"]
-    model = summarizer(bart, tokenizer, adapted_layers=layers, **settings)
-    untrained = summarizer(bart, tokenizer).fit(TEXTS).score(TEXTS, target)
-    score = model.fit(TEXTS, target).score(TEXTS, target)
-    assert score == 1
-    assert score > untrained
-
-
 def test_merged_network_writes_the_same(bart, tokenizer):
     model = summarizer(bart, tokenizer).fit(TEXTS, TARGETS)
     encoded = tokenizer(" ".join(TEXTS[0][:2]), return_tensors="pt")
@@ -450,7 +441,7 @@ def test_wrong_models(bart, tokenizer, transformers):
         summarizer(torch.nn.Linear(1, 1), tokenizer).fit(TEXTS)
     with pytest.raises(InputError, match="32 tokens at most"):
         summarizer(bart, tokenizer, budget=33).fit(TEXTS)
-    with pytest.raises(InputError, match="'q'.*q_proj"):
+    with pytest.raises(InputError, match=r"'q'.*q_proj"):
         summarizer(bart, tokenizer, adapted_layers=["q"]).fit(TEXTS, TARGETS)
 
 
@@ -458,7 +449,3 @@ def test_rouge_of_summaries_is_that_of_the_metric(bart, tokenizer):
     model = summarizer(bart, tokenizer).fit(TEXTS)
     expected = rouge_scores(model.predict(TEXTS), TARGETS)["rouge1"]
     assert model.score(TEXTS, TARGETS) == expected
-
-
-def test_method_line_is_complete():
-    assert replace(METHOD).class_name == DocumentSummarizer.__name__
