@@ -294,8 +294,7 @@ class DocumentSummarizer(SequenceEstimator):
         return self
 
     def _load_model(self) -> None:
-        # Layers are exchanged below, which must not reach the model that was given.
-        text_model = load_text_model(self.model, self.tokenizer, private=True)
+        text_model = load_text_model(self.model, self.tokenizer)
         limit = text_model.max_positions
         if limit is not None and self.budget is not None and self.budget > limit:
             raise InputError(

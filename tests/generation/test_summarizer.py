@@ -1,5 +1,6 @@
 """The summariser: extraction under a budget, and writing by a tiny random BART."""
 
+import copy
 import sys
 
 import numpy as np
@@ -434,7 +435,14 @@ def test_a_model_of_a_folder_is_saved_with_its_adapters(
     assert plain.predict(TEXTS) == summarizer(folder, None).fit(TEXTS).predict(TEXTS)
 
 
-def test_wrong_models(bart, tokenizer, transformers):
+def test_weights_of_16_bits_are_widened_and_the_model_given_is_not(bart, tokenizer):
+    half = copy.deepcopy(bart).bfloat16()
+    model = summarizer(half, tokenizer, max_epochs=1).fit(TEXTS, TARGETS)
+    assert {one.dtype for one in model.network_.parameters()} == {torch.float32}
+    assert {one.dtype for one in half.parameters()} == {torch.bfloat16}
+
+
+def test_wrong_models(bart, tokenizer):
     with pytest.raises(InputTypeError, match="tokenizer is None"):
         summarizer(bart, None).fit(TEXTS)
     with pytest.raises(InputError, match="no encoder-decoder"):

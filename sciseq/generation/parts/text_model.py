@@ -159,9 +159,7 @@ class TextModel:
         return total, count
 
 
-def load_text_model(
-    model: Any, tokenizer: Any = None, *, private: bool = False
-) -> TextModel:
+def load_text_model(model: Any, tokenizer: Any = None) -> TextModel:
     """Return an encoder-decoder and its tokenizer.
 
     Parameters
@@ -170,14 +168,13 @@ def load_text_model(
         Name or folder that ``transformers`` loads, or a model.
     tokenizer : str, path or tokenizer, optional
         By default the one beside ``model``; needed when that is no name or path.
-    private : bool, default=False
-        Return a network whose layers can be exchanged without any effect on ``model``;
-        it has the memory of the weights in common with it.
 
     Returns
     -------
     TextModel
-        In evaluation mode.
+        In evaluation mode, and frozen. Layers can be exchanged without any effect on a
+        ``model`` that was given; the memory of the weights is shared with it, unless
+        they are of less than 32 bits: such weights are widened, to be trained.
 
     Raises
     ------
@@ -207,15 +204,16 @@ def load_text_model(
             where="model",
             hint="Take a model such as BART, PEGASUS or T5.",
         )
-    if private and not is_named:
-        network = _private_copy(network)
+    network = _private_copy(network)
+    if network.dtype in (torch.float16, torch.bfloat16):
+        network = network.float()
     named = model if tokenizer is None else tokenizer
     if isinstance(named, str | os.PathLike):
         named = package.AutoTokenizer.from_pretrained(os.fspath(named))
     return TextModel(network.eval(), named)
 
 
-def _private_copy(network: nn.Module) -> nn.Module:
+def _private_copy(network: Any) -> Any:
     """Copy the structure of a network; the memory of its weights is shared."""
     shared: dict[int, Any] = {
         id(one): nn.Parameter(one.detach(), requires_grad=False)
