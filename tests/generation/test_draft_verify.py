@@ -209,7 +209,7 @@ def test_work_is_counted():
 
 
 def test_perfect_drafts_are_all_accepted():
-    """Drafts from the verifier's own law pass: K tokens for a pass, and the law holds."""
+    """Where drafts come from the law of the verifier, K pass at once."""
     network, k, length = tiny_network(3, 9), 4, 9
     with torch.no_grad():  # all laws are one distribution
         network.backbone.head.weight.zero_()
