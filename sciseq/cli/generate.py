@@ -72,7 +72,7 @@ def fit(
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Other parameters, as --set d_model=128 (repeated)."),
+        typer.Option("--set", help="Another parameter, as d_model=128 (repeated)."),
     ] = None,
     seed: _Seed = 0,
     device: _Device = "auto",

@@ -1,9 +1,11 @@
 """What ``sciseq generate ...`` does: read, fit or load, generate or score, write."""
 
+import contextlib
 import csv
 import gzip
 import importlib
 import io
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -172,7 +174,7 @@ def run_score(request: ScoreRequest) -> None:
         random_state=request.seed,
     )
     bits = [
-        -value / (0.6931471805599453 * max(len(one), 1))
+        -value / (math.log(2) * max(len(one), 1))
         for value, one in zip(values, found.sequences, strict=True)
     ]
     head = ("id", "log_likelihood", "standard_error", "bits_per_token")
@@ -180,12 +182,17 @@ def run_score(request: ScoreRequest) -> None:
     _write(request.out, kind, head, list(rows))
     if not request.quiet:
         n_tokens = sum(map(len, found.sequences))
-        mean = -float(values.sum()) / (0.6931471805599453 * max(n_tokens, 1))
+        mean = -float(values.sum()) / (math.log(2) * max(n_tokens, 1))
         say(f"sequences: {len(found)}, {mean:.4g} bits per token: {request.out}")
 
 
 def _method(name: str) -> Method:
-    known = [method for method in METHODS if method.data == "generation"]
+    # Baselines and recommenders do not take what the command line passes on.
+    known = [
+        method
+        for method in METHODS
+        if method.target.startswith("sciseq.generation.sequences.")
+    ]
     for method in known:
         if name in (method.name, method.class_name):
             return method
@@ -256,14 +263,12 @@ def _write(
 ) -> None:
     from sciseq.files import temporary_path
 
-    with temporary_path(path) as place:
-        if path.suffix == ".gz":
-            with open(place, "wb") as raw, gzip.GzipFile("", "wb", 9, raw, 0) as packed:
-                with io.TextIOWrapper(packed, "utf-8", newline="") as text:
-                    _write_rows(text, kind, head, rows)
-        else:
-            with open(place, "w", encoding="utf-8", newline="") as text:
-                _write_rows(text, kind, head, rows)
+    with temporary_path(path) as place, contextlib.ExitStack() as stack:
+        raw = stack.enter_context(place.open("wb"))
+        if path.suffix == ".gz":  # without a name and a time: equal bytes each run
+            raw = stack.enter_context(gzip.GzipFile("", "wb", 9, raw, 0))
+        text = io.TextIOWrapper(raw, "utf-8", newline="")
+        _write_rows(stack.enter_context(text), kind, head, rows)
 
 
 def _write_rows(

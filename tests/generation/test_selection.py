@@ -13,6 +13,7 @@ from sciseq.errors import InputError, InputTypeError
 from sciseq.generation.parts.noise import uniform
 from sciseq.generation.parts.plans import (
     PLANS,
+    _nearest_increasing,
     equal_transfer,
     shifted_time,
     transfer_plan,
@@ -303,6 +304,20 @@ def test_no_plan_of_all_is_nearer(plan):
             if sum(one) == length
         )
         assert cost(amounts, curve) == pytest.approx(least, abs=1e-9)
+
+
+@given(targets=st.lists(st.integers(0, 16), min_size=3, max_size=3))
+def test_integers_are_nearest_for_curves_of_any_shape(targets):
+    """The curves with names never show squared and absolute distances apart."""
+    wanted = np.array([0, *(one / 2 + 0.1 for one in targets), 8])
+    found = _nearest_increasing(wanted, 8)
+    assert (np.diff(found) >= 1).all()
+    assert found[[0, -1]].tolist() == [0, 8]
+    costs = [
+        sum((np.array(inner) - wanted[1:-1]) ** 2)
+        for inner in itertools.combinations(range(1, 8), 3)
+    ]
+    assert sum((found - wanted) ** 2) == pytest.approx(min(costs), abs=1e-12)
 
 
 def test_rounded_differences_do_not_even_sum_to_the_length():

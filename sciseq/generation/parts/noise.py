@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sciseq.errors import InputError, InputTypeError
 
-__all__ = ["gumbel", "uniform"]
+__all__ = ["content_keys", "gumbel", "uniform"]
 
 N_BITS = 52  # of a number; with one more, the largest would round to 1
 
@@ -110,6 +110,37 @@ def gumbel(seeds: Tensor, *counters: Tensor | int) -> Tensor:
     return -torch.log(-torch.log(uniform(seeds, *counters)))
 
 
+def content_keys(tokens: Tensor) -> Tensor:
+    r"""Return a key of each sequence that depends on its tokens alone.
+
+    .. math:: k = \sum_i (x_i + 1) a^i \mod 2^{64}
+
+    With it as a counter, equal sequences have equal noise, wherever they stand.
+
+    Parameters
+    ----------
+    tokens : Tensor of int64, shape (batch, position)
+        Sequences.
+
+    Returns
+    -------
+    Tensor of int64, shape (batch,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> a, b = content_keys(torch.tensor([[1, 2], [2, 1]]))
+    >>> bool(a == b)
+    False
+    """
+    powers, power = [], 1
+    for _ in range(tokens.shape[1]):
+        power = power * MULTIPLIERS[0] % 2**64
+        powers.append(_signed(power))
+    factors = torch.tensor(powers, dtype=torch.int64, device=tokens.device)
+    return ((tokens + 1) * factors).sum(dim=1)
+
+
 def _aligned(
     seeds: Tensor, counters: tuple[Tensor | int, ...]
 ) -> tuple[Tensor, list[Tensor | int]]:
@@ -155,17 +186,18 @@ def _hash(seeds: Tensor, counters: list[Tensor | int]) -> Tensor:
 
 def _finalise(word: Tensor) -> Tensor:
     """Mix the bits of words, one to one."""
-    word = (word ^ _shift_right(word, 30)) * MULTIPLIERS[0]
-    word = (word ^ _shift_right(word, 27)) * MULTIPLIERS[1]
-    return word ^ _shift_right(word, 31)
+    # In place behind the first copy: it halves the time for large tensors.
+    word = (word ^ _shift_right(word, 30)).mul_(MULTIPLIERS[0])
+    word = word.bitwise_xor_(_shift_right(word, 27)).mul_(MULTIPLIERS[1])
+    return word.bitwise_xor_(_shift_right(word, 31))
 
 
 def _shift_right(word: Tensor, n: int) -> Tensor:
     """Shift zeros in from the left, where ``>>`` of int64 repeats the sign."""
-    return (word >> n) & ((1 << (64 - n)) - 1)
+    return (word >> n).bitwise_and_((1 << (64 - n)) - 1)
 
 
 def _to_unit(word: Tensor) -> Tensor:
     """Numbers in the open interval (0, 1) from random bits."""
     bits = _shift_right(word, 64 - N_BITS)
-    return (bits.to(torch.float64) + 0.5) * 2.0**-N_BITS
+    return bits.to(torch.float64).add_(0.5).mul_(2.0**-N_BITS)
