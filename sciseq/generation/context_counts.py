@@ -146,12 +146,14 @@ class ContextCounts:
     def distribution(self, contexts: IntArray, strengths: npt.ArrayLike) -> FloatArray:
         """Return the probabilities (n, V) of all symbols after contexts (n, M)."""
         V = self.n_symbols
-        p = np.full((len(contexts), V), 1 / V)
+        p = np.full((1, V), 1 / V)
         used = self._used(contexts)
         alphas = self._per_level(strengths)
         for (level, number), strength in zip(used, alphas, strict=True):
+            if level is self.levels[0]:
+                number = number[:1]  # the empty context is the same in all rows
             total = _totals(level, number) + strength
-            p *= (strength / total)[:, None]
+            p = p * (strength / total)[:, None]
             # What followed a context stands side by side: rows of a sparse matrix.
             start = np.searchsorted(level.pairs, number * V)
             end = np.searchsorted(level.pairs, (number + 1) * V)
@@ -160,7 +162,7 @@ class ContextCounts:
             offset = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
             at = np.repeat(start, length) + offset
             p[row, level.pairs[at] % V] += level.counts[at] / total[row]
-        return p
+        return np.broadcast_to(p, (len(contexts), V))
 
     def _per_level(self, strengths: npt.ArrayLike) -> FloatArray:
         n_used = len(self.levels) if self.interpolates else 1
