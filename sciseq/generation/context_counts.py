@@ -127,18 +127,22 @@ class ContextCounts:
         """
         counts, totals = self.tallies(contexts, symbols)
 
-        def score(m: int, strength: float, until: int) -> float:
-            tried = np.where(np.arange(len(best)) == m, strength, best)[:until]
-            p = mixed(counts[:until], totals[:until], tried, self.n_symbols)
-            return float(np.log(p).sum())
-
         best = np.ones(len(counts))
+
+        def improve(m: int, until: int) -> None:
+            def score(strength: float) -> float:
+                tried = np.where(np.arange(until) == m, strength, best[:until])
+                p = mixed(counts[:until], totals[:until], tried, self.n_symbols)
+                return float(np.log(p).sum())
+
+            best[m] = max(STRENGTHS, key=score)
+
         for m in range(len(best)):
-            best[m] = max(STRENGTHS, key=lambda one, m=m: score(m, one, m + 1))
+            improve(m, m + 1)
         for _ in range(_MOST_SWEEPS):
             before = best.copy()
             for m in range(len(best)):
-                best[m] = max(STRENGTHS, key=lambda one, m=m: score(m, one, len(best)))
+                improve(m, len(best))
             if np.array_equal(best, before):
                 break
         return best

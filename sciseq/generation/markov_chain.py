@@ -61,8 +61,8 @@ class MarkovChain(SequenceEstimator):
     ----------
     alphabet_ : list
         Symbols by number.
-    strengths_ : ndarray of shape (order + 1,), or (1,) for ``"add"``
-        Weights that are used, of the shortest contexts first.
+    strengths_ : ndarray of shape (order + 1,) or (1,)
+        Weights that are used, of the shortest contexts first; one alone holds for all.
     length_ : int or None
         Length of all sequences, when there is no end symbol.
     n_training_ : int
@@ -147,7 +147,7 @@ class MarkovChain(SequenceEstimator):
                 where="X",
                 hint="Set end_symbol=True.",
             )
-        parts = self._parts(len(numbered))
+        parts = self._parts(len(numbered)) if self.strength is None else []
         self._forget()
         self.alphabet_ = alphabet
         self.kind_ = kind
@@ -156,7 +156,7 @@ class MarkovChain(SequenceEstimator):
         self.n_training_ = len(numbered)
         self.order_ = int(self.order)
         self.interpolates_ = self.smoothing == "interpolated"
-        if parts is None:
+        if self.strength is not None:
             self.strengths_ = np.array([float(self.strength)])
         else:
             training, held_out = ([numbered[i] for i in part] for part in parts)
@@ -315,14 +315,12 @@ class MarkovChain(SequenceEstimator):
                     hint="Fit with end_symbol=True for sequences of several lengths.",
                 )
 
-    def _parts(self, n_sequences: int) -> list[IntArray] | None:
-        """Sequences to learn from and to choose the strength on, if it is not given."""
-        if self.strength is not None:
-            return None
+    def _parts(self, n_sequences: int) -> list[IntArray]:
+        """Sequences to learn from, and those to choose the strengths on."""
         n_held_out = round(self.validation_fraction * n_sequences)
         if not 0 < n_held_out < n_sequences:
             raise InputError(
-                f"{n_sequences} sequences cannot be split to choose the strength",
+                f"{n_sequences} sequences cannot be split to choose the strengths",
                 where="X",
                 hint="Give strength=, or more sequences.",
             )
