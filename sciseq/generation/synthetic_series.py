@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sciseq.errors import InputError
-from sciseq.generation.synthetic_chain import KnownChain
 from sciseq.generation.synthetic import check_at_least_one
+from sciseq.generation.synthetic_chain import KnownChain
 
 __all__ = ["EventHistories", "QuantisedSeries", "event_histories", "quantised_series"]
 

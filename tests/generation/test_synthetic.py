@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sciseq.errors import DataQualityError, InputError
-from sciseq.generation.synthetic_chain import GAP, KnownChain, random_chain
 from sciseq.generation.synthetic import (
     associative_recall,
     checksum_strings,
@@ -17,6 +16,7 @@ from sciseq.generation.synthetic import (
     is_paired,
     phone_book,
 )
+from sciseq.generation.synthetic_chain import GAP, KnownChain, random_chain
 from sciseq.generation.synthetic_series import event_histories, quantised_series
 
 SEEDS = st.integers(0, 2**32 - 1)
