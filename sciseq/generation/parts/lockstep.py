@@ -21,7 +21,7 @@ from sciseq.generation.parts.layout import NOTHING
 from sciseq.generation.parts.masks import attention_mask, causal
 from sciseq.generation.parts.network import SequenceNetwork
 from sciseq.generation.parts.noise import gumbel
-from sciseq.generation.parts.requests import Requests, Work
+from sciseq.generation.parts.requests import Requests, Work, is_counted
 
 __all__ = ["generate_in_step"]
 
@@ -130,6 +130,7 @@ class _Generation:
     ) -> None:
         self.backbone, self.drawing, self.requests = backbone, drawing, requests
         self.tokens, self.work = requests.tokens.clone(), requests.work
+        self._is_free = ~requests.is_filled
         requests.keep((~requests.is_filled.all(dim=1)).nonzero().flatten())
         if not len(requests):
             return
@@ -156,6 +157,8 @@ class _Generation:
             if not self._goes_on(position):
                 break
             self._read(position)
+        counted = is_counted(self.tokens, self.requests.end)
+        self.work.n_tokens = (self._is_free & counted).sum(dim=1)
         return self.tokens, self.work
 
     def _draw(self, position: int) -> None:
