@@ -53,7 +53,8 @@ class _Rows:
 
 
 def _normalised(norm: Any, x: Tensor) -> Tensor:
-    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias)
+    found: Tensor = F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias)
+    return found
 
 
 def _layer(
