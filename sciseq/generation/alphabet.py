@@ -17,7 +17,9 @@ from sciseq.errors import DataQualityError, InputError, InputTypeError
 __all__ = ["GAP", "Alphabet", "as_sequences"]
 
 GAP = "?"
-"""Character of a string that stands for an unknown one; in lists it is None."""
+"""Character of a string that stands for an unknown one."""
+
+_GAPS = {"string": GAP, "list": None, "array": -1}
 
 _MOST_TOKENS = 100_000
 
@@ -35,14 +37,15 @@ class Alphabet:
     max_length : int
         Longest sequence.
     is_fixed : bool
-        Whether all sequences have this length. Else an end follows the last token.
+        Whether all sequences have this length. Else an end follows the last token of
+        those that are shorter.
 
     Examples
     --------
     >>> alphabet = Alphabet.of(["ACG", "TT"])
     >>> alphabet.encode(["GA"])
-    array([[2, 0, 4, 4]])
-    >>> alphabet.decode(np.array([[3, 4, 4, 4]]))
+    array([[2, 0, 4]])
+    >>> alphabet.decode(np.array([[3, 4, 4]]))
     ['T']
     """
 
@@ -85,10 +88,10 @@ class Alphabet:
                 where=f"X[{row}]",
                 hint="Cut it, or raise max_length.",
             )
-        found = {token for one in sequences for token in one}
-        if None in found or (kind == "string" and GAP in found):
+        found = _found(sequences)
+        if None in found or _GAPS[kind] in found:
             raise DataQualityError(
-                "training sequences have gaps", where="X",
+                f"training sequences have gaps ({_GAPS[kind]!r})", where="X",
                 hint="Fit on whole sequences; gaps are for infill.",
             )  # fmt: skip
         is_fixed = len(lengths) == 1 and max_length in (None, longest)
@@ -106,8 +109,8 @@ class Alphabet:
 
     @property
     def n_positions(self) -> int:
-        """Positions of an encoded sequence, with an end where there is one."""
-        return self.max_length + (not self.is_fixed)
+        """Positions of an encoded sequence; the longest ones need no end."""
+        return self.max_length
 
     def encode(self, X: Any, *, gap: int | None = None) -> npt.NDArray[np.int64]:
         """Return sequences as numbers, (n, L), ends behind them.
@@ -136,7 +139,7 @@ class Alphabet:
         table = np.full((len(sequences), self.n_positions), fill, dtype=np.int64)
         numbers: dict[Any, int] = {one: i for i, one in enumerate(self.tokens)}
         if gap is not None:
-            numbers = {**numbers, None: gap, GAP: gap, -1: gap}
+            numbers[_GAPS[self.kind]] = gap
         for row, sequence in enumerate(sequences):
             self._check_length(row, len(sequence))
             try:
@@ -206,13 +209,14 @@ def as_sequences(X: Any) -> tuple[list[Any], str]:
         from sciseq.data.sequence_files import read_sequences
 
         X = read_sequences(X).sequences
-    if isinstance(X, np.ndarray) and X.ndim == 2:
+    if getattr(X, "ndim", None) == 2:
+        X = np.asarray(X)
         if not np.issubdtype(X.dtype, np.integer):
             raise InputTypeError(
                 f"X is an array of {X.dtype}; tokens in arrays are integers", where="X"
             )
         return X.tolist(), "array"
-    if not hasattr(X, "__iter__"):
+    if not (hasattr(X, "__iter__") and hasattr(X, "__len__")):
         raise InputTypeError(
             f"X is a {type(X).__name__}; strings, lists of tokens or an array of "
             "integers are needed",
@@ -228,9 +232,23 @@ def as_sequences(X: Any) -> tuple[list[Any], str]:
                 "tokens",
                 where=f"X[{row}]",
             )
+    # Numbers of NumPy cannot be saved.
     return [
-        one.tolist() if isinstance(one, np.ndarray) else list(one) for one in sequences
+        one.tolist()
+        if isinstance(one, np.ndarray)
+        else [x.item() if isinstance(x, np.generic) else x for x in one]
+        for one in sequences
     ], "list"
+
+
+def _found(sequences: list[Any]) -> set[Any]:
+    try:
+        return {token for one in sequences for token in one}
+    except TypeError:
+        raise InputTypeError(
+            "tokens are neither strings nor integers", where="X",
+            hint="Give sequences of tokens: strings, or lists of strings or integers.",
+        ) from None  # fmt: skip
 
 
 def _ordered(found: set[Any]) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ Axes: n sequences, L positions, V tokens.
 
 import os
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
@@ -26,13 +26,15 @@ from sciseq.parameters import Rule as ParameterRule
 from sciseq.torch_base import TRAINING_RULES, TorchEstimator, data_fingerprint
 from sciseq.training import Batches, TrainingOptions, resolve_seed
 
-__all__ = ["SequenceGenerator"]
+__all__ = ["TOGETHER", "SequenceGenerator", "request_seeds"]
 
 # The rate rises over this share of the steps, then falls along a cosine.
 _WARM_UP = 0.05
 _GRADIENT_CLIP = 1.0
 # Requests that are generated together, and sequences that are scored together.
-_TOGETHER = 256
+TOGETHER = 256
+# What a sequence of tokens may be, where a token may be a string.
+_SEQUENCES = (list, tuple, np.ndarray)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -146,6 +148,8 @@ class SequenceGenerator(TorchEstimator):
     ) -> tuple[Tensor, Condition | None]:
         tokens = torch.from_numpy(alphabet.encode(X))
         if coding is None:
+            if y is not None:
+                raise _no_conditions()
             return tokens, None
         if y is None:
             raise InputError("sequences come without their conditions", where="y")
@@ -194,7 +198,10 @@ class SequenceGenerator(TorchEstimator):
                 loss,
                 make_batches,
                 tokens_per_item=self.alphabet_.n_positions,
-                fingerprint=data_fingerprint(arrays) if self.checkpoint_dir else "",
+                # What a step does depends on how many there are.
+                fingerprint=f"{data_fingerprint(arrays)} {self.max_epochs}"
+                if self.checkpoint_dir
+                else "",
             )
         finally:
             del self._on_step
@@ -229,7 +236,7 @@ class SequenceGenerator(TorchEstimator):
 
         return replace(
             options,
-            schedule=lambda epoch: 1.0,
+            schedule=(lambda epoch: 1.0) if falls else options.schedule,
             step_schedule=factor,
             on_step=self._on_step,
             gradient_clip=_GRADIENT_CLIP,
@@ -294,23 +301,16 @@ class SequenceGenerator(TorchEstimator):
     ) -> tuple[Tensor, Work]:
         rows = self._template_rows(template)
         told = self._condition_rows(condition)
-        sizes = [len(rows) if rows is not None else 1]
-        sizes.append(len(told.rows) if told is not None else 1)
-        n = max(sizes) if n is None else n
-        if n < 1 or any(size not in (1, n) for size in sizes):
-            raise InputError(
-                f"n is {n}, with {sizes[0]} templates and {sizes[1]} conditions",
-                where="sample, n",
-                hint="Give one for all, or one for each sequence.",
-            )
         if rows is None:
             rows = torch.full((1, self.alphabet_.n_positions), -1)
+        n_told = 1 if told is None else len(told.rows)
+        n = max(len(rows), n_told) if n is None else n
+        _check_counts(n, templates=len(rows), conditions=n_told)
         legal = self._legal(allowed)
         seed = resolve_seed(random_state)
         made = [
-            self._generate_some(rows, told, legal, drawing, seed, range(first, last))
-            for first in range(0, n, _TOGETHER)
-            for last in (min(first + _TOGETHER, n),)
+            self._generate_some(some, of, legal, drawing, request_seeds(seed, numbers))
+            for numbers, some, of in _parts(n, rows, told)
         ]
         tokens = torch.cat([one for one, _ in made]).cpu()
         fields = zip(*(vars(one).values() for _, one in made), strict=True)
@@ -322,28 +322,42 @@ class SequenceGenerator(TorchEstimator):
         condition: Condition | None,
         legal: Tensor | None,
         drawing: Drawing,
-        seed: int,
-        numbers: range,
+        seeds: Tensor,
     ) -> tuple[Tensor, Work]:
+        """Fill the gaps (-1) of rows (batch, position), each with a seed of its own."""
         device = self._run_device()
         network = self._network()
-        which = torch.tensor(numbers)
-        tokens = rows[which if len(rows) > 1 else torch.zeros_like(which)].to(device)
+        tokens = rows.to(device)
         if condition is not None:
-            of = which if len(condition.rows) > 1 else torch.zeros_like(which)
-            condition = Condition(*(one[of].to(device) for one in condition))
+            condition = Condition(*(one.to(device) for one in condition))
         is_filled = tokens >= 0
+        legal = self._without_early_ends(tokens, legal)
         requests = Requests(
             tokens=tokens.where(is_filled, network.mask),
             is_filled=is_filled,
-            seeds=_seeds(seed, which).to(device),
+            seeds=seeds.to(device),
             mask=network.mask,
             condition=condition,
-            allowed=None if legal is None else legal.to(device).unsqueeze(0),
+            allowed=None if legal is None else legal.to(device),
             end=self.alphabet_.end,
         )
         with self._autocast(device):
             return generate(network, self._decoder(drawing), requests)
+
+    def _without_early_ends(
+        self, tokens: Tensor, legal: Tensor | None
+    ) -> Tensor | None:
+        """Legal tokens (batch or 1, position, token): an end cuts off nothing given."""
+        end = self.alphabet_.end
+        is_given = (tokens >= 0) & (tokens != (-1 if end is None else end))
+        if end is None or not bool(is_given.any()):
+            return None if legal is None else legal.unsqueeze(0)
+        if legal is None:
+            legal = torch.ones(tokens.shape[1], self.alphabet_.n_tokens).bool()
+        last = is_given.flip(1).cumsum(dim=1).flip(1) > 0  # given here, or behind
+        legal = legal.to(tokens.device).repeat(len(tokens), 1, 1)
+        legal[:, :, end] &= ~last
+        return legal
 
     def _network(self) -> SequenceNetwork:
         """Return the fitted network, ready to predict."""
@@ -354,11 +368,16 @@ class SequenceGenerator(TorchEstimator):
         if template is None:
             return None
         alphabet = self.alphabet_
-        is_one = isinstance(template, str) or (
-            alphabet.kind != "string"
-            and not any(hasattr(one, "__len__") for one in template)
-        )
-        templates = [template] if is_one else template
+        templates: Any
+        if alphabet.kind == "array":
+            templates = np.atleast_2d(np.asarray(template))
+        else:
+            is_one = isinstance(template, str) or (
+                alphabet.kind == "list"
+                and hasattr(template, "__iter__")
+                and not any(isinstance(one, _SEQUENCES) for one in template)
+            )
+            templates = [template] if is_one else template
         rows = alphabet.encode(templates, gap=-1)
         if alphabet.end is not None:  # what follows the template is open
             for row, one in zip(rows, templates, strict=True):
@@ -369,11 +388,7 @@ class SequenceGenerator(TorchEstimator):
         coding = self.condition_coding_
         if coding is None:
             if condition is not None:
-                raise CapabilityError(
-                    "this generator was fitted without conditions",
-                    where="condition",
-                    hint="Fit with y.",
-                )
+                raise _no_conditions()
             return None
         if condition is None:
             raise InputError(
@@ -388,6 +403,14 @@ class SequenceGenerator(TorchEstimator):
         if allowed is None:
             return None
         alphabet = self.alphabet_
+        if isinstance(allowed, Mapping):
+            for place in allowed:
+                if not (Integer(0).allows(place) and place < alphabet.n_positions):
+                    raise InputError(
+                        f"position {place!r} is none of the {alphabet.n_positions}",
+                        where="allowed",
+                        hint="Positions are counted from 0.",
+                    )
         everywhere = allowed if not isinstance(allowed, Mapping) else None
         by_position = allowed if isinstance(allowed, Mapping) else {}
         legal = torch.ones(alphabet.n_positions, alphabet.n_tokens, dtype=torch.bool)
@@ -441,17 +464,26 @@ class SequenceGenerator(TorchEstimator):
             legal = torch.ones(rows.shape[1], self.alphabet_.n_tokens, dtype=torch.bool)
             legal[:, self.alphabet_.end] = False
         told = self._condition_rows(condition)
+        _check_counts(len(rows), conditions=1 if told is None else len(told.rows))
         seed, drawing = resolve_seed(random_state), _drawing(temperature, None, 1.0)
-        n = len(rows)
         made = [
-            self._infill_some(rows, told, legal, drawing, seed,
-                              range(first, min(first + _TOGETHER, n)))
-            for first in range(0, n, _TOGETHER)
-        ]  # fmt: skip
+            self._infill_some(some, of, legal, drawing, seed, numbers)
+            for numbers, some, of in _parts(len(rows), rows, told)
+        ]
         return self.alphabet_.decode(torch.cat(made).cpu().numpy())
 
-    def _infill_some(self, *args: Any) -> Tensor:
-        return self._generate_some(*args)[0]
+    def _infill_some(
+        self,
+        rows: Tensor,
+        condition: Condition | None,
+        legal: Tensor | None,
+        drawing: Drawing,
+        seed: int,
+        numbers: Tensor,
+    ) -> Tensor:
+        """Fill the gaps of rows (batch, position), which have numbers (batch,)."""
+        seeds = request_seeds(seed, numbers)
+        return self._generate_some(rows, condition, legal, drawing, seeds)[0]
 
     # ------------------------------------------------------------------- scores
 
@@ -485,12 +517,10 @@ class SequenceGenerator(TorchEstimator):
         self._check_is_fitted()
         coding = self.condition_coding_
         data = self._encoded(self.alphabet_, coding, X, condition)
-        if coding is None and condition is not None:
-            self._condition_rows(condition)  # refuses
         device, made = self._run_device(), []
         self._network()
-        for first in range(0, len(data[0]), _TOGETHER):
-            rows = slice(first, first + _TOGETHER)
+        for first in range(0, len(data[0]), TOGETHER):
+            rows = slice(first, first + TOGETHER)
             told = data[1] and Condition(*(one[rows].to(device) for one in data[1]))
             with torch.no_grad(), self._autocast(device):
                 found = self._log_likelihood(data[0][rows].to(device), told,
@@ -532,9 +562,48 @@ class SequenceGenerator(TorchEstimator):
         super()._set_saved_state(made, weights)
 
 
-def _seeds(seed: int, numbers: Tensor) -> Tensor:
-    """Return seeds of requests: of their number, whatever else is generated."""
+def request_seeds(seed: int, numbers: Tensor) -> Tensor:
+    """Return seeds of requests: of their number, whatever else is generated.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the call.
+    numbers : Tensor of int64, shape (batch,)
+        Numbers of the requests, from 0 to below 2^31.
+    """
     return numbers + (seed % 2**31) * 2**31
+
+
+def _parts(
+    n: int, rows: Tensor, condition: Condition | None
+) -> Iterator[tuple[Tensor, Tensor, Condition | None]]:
+    """Numbers of n requests in parts, with the rows and conditions of each."""
+    for first in range(0, n, TOGETHER):
+        numbers = torch.arange(first, min(first + TOGETHER, n))
+        of = None
+        if condition is not None:
+            of = condition.take(numbers % len(condition.rows))
+        yield numbers, rows[numbers % len(rows)], of
+
+
+def _no_conditions() -> CapabilityError:
+    return CapabilityError(
+        "this generator was fitted without conditions",
+        where="condition",
+        hint="Fit with y.",
+    )
+
+
+def _check_counts(n: Any, **sizes: int) -> None:
+    """Raise unless there is one of each for all n sequences, or one for each."""
+    if not Integer(1).allows(n) or any(size not in (1, n) for size in sizes.values()):
+        given = " and ".join(f"{size} {name}" for name, size in sizes.items())
+        raise InputError(
+            f"{n!r} sequences, with {given}",
+            where="n",
+            hint="Give one for all, or one for each sequence.",
+        )
 
 
 def _pair(data: Any) -> tuple[Any, Any]:

@@ -45,17 +45,21 @@ class ConditionCoding:
         Parameters
         ----------
         y : array-like
-            One-dimensional: labels of classes. Two-dimensional numbers: one row for
-            each. A list of two-dimensional arrays: several rows for each.
+            One-dimensional: labels of classes, or one number for each where they are
+            floats. Two-dimensional numbers: one row for each. A list of two-dimensional
+            arrays: several rows for each.
 
         Raises
         ------
         DataQualityError
-            When numbers are not finite.
+            When numbers are not finite, or labels are missing.
+        InputError
+            When rows are of several widths.
         """
         rows = _number_rows(y)
         if rows is None:
-            return cls(classes=np.unique(np.asarray(y)).tolist())
+            return cls(classes=_different(y))
+        _check_widths(rows, {rows[0].shape[1]} if rows else None)
         joined = np.concatenate(rows)
         _check_finite(joined)
         scale = joined.std(axis=0)
@@ -75,7 +79,7 @@ class ConditionCoding:
         Parameters
         ----------
         y : array-like
-            As in :meth:`of`; also a single label or row.
+            As in :meth:`of`; also a single label, number or row.
         dtype : torch.dtype
             Of the numbers.
 
@@ -86,16 +90,11 @@ class ConditionCoding:
         """
         if self.classes is not None:
             return self._encode_classes(y, dtype)
-        if np.ndim(y) == 1 and np.issubdtype(np.asarray(y).dtype, np.number):
-            y = np.asarray(y)[None]
-        rows = _number_rows(y)
-        widths = {one.shape[1] for one in rows} if rows else None
-        if rows is None or widths != {self.n_features}:
-            raise InputError(
-                f"conditions have {widths or 'no'} numbers in a row, "
-                f"{self.n_features} were learned",
-                where="condition",
-            )
+        if _is_numbers(y):
+            y = np.asarray(y, dtype=np.float64).reshape(-1, 1)
+            y = y if self.n_features == 1 else y.T
+        rows = _number_rows(y) or []
+        _check_widths(rows, {self.n_features})
         _check_finite(np.concatenate(rows))
         n_rows = max(len(one) for one in rows)
         table = np.zeros((len(rows), n_rows, self.n_features))
@@ -130,10 +129,46 @@ class ConditionCoding:
         return cls(**saved)
 
 
+def _is_numbers(y: Any) -> bool:
+    """Tell whether y is one number, or a flat row of them."""
+    if isinstance(y, str) or (isinstance(y, list | tuple) and np.ndim(y[:1]) != 1):
+        return False
+    array = np.asarray(y)
+    return array.ndim <= 1 and np.issubdtype(array.dtype, np.number)
+
+
+def _different(y: Any) -> list[Any]:
+    try:
+        labels = np.unique(np.asarray(y))
+    except TypeError:  # None among strings
+        raise DataQualityError(
+            "labels are missing or of several types", where="y"
+        ) from None
+    if labels.ndim != 1 or not len(labels):
+        raise DataQualityError("there are no conditions", where="y")
+    return list(labels.tolist())
+
+
+def _check_widths(rows: list[npt.NDArray[np.float64]], wanted: set[int] | None) -> None:
+    widths = {one.shape[1] for one in rows}
+    if widths != wanted:
+        raise InputError(
+            f"conditions have {sorted(widths) or 'no'} numbers in a row, "
+            f"{sorted(wanted or []) or 'some'} are needed",
+            where="condition",
+        )
+
+
 def _number_rows(y: Any) -> list[npt.NDArray[np.float64]] | None:
     """Conditions as arrays (row, feature), or None when they are labels."""
     if hasattr(y, "to_numpy"):
         y = y.to_numpy()
+    if isinstance(y, np.ndarray) and y.dtype == object and y.ndim == 1:
+        y = y.tolist()
+    if not hasattr(y, "__getitem__"):
+        return None
+    if np.ndim(y[:1]) == 1 and np.asarray(y).dtype.kind == "f":
+        y = np.asarray(y)[:, None]
     if isinstance(y, np.ndarray) and y.ndim in (2, 3):
         array = y.astype(np.float64)
         return [one if y.ndim == 3 else one[None] for one in array]

@@ -109,11 +109,12 @@ class BlockDecoder(Decoder):
             scores, requests.seeds, position, allowed, purpose=memory["n_steps"] + 1
         )
         kept = self.reveal(
-            self.drawing.law(scores, allowed),
+            Drawing().law(scores, allowed),
             tokens,
             is_masked,
             memory["n_steps"],
             requests.seeds,
+            position,
         )
         requests.fill(position, tokens, kept)
         memory["n_steps"] = memory["n_steps"] + which.long()

@@ -89,12 +89,16 @@ class KeyValueCache:
         n_batch = len(layout.position)
         if len(self.layout.position) < n_batch:
             self.layout = self.layout.map(lambda one: one.repeat(n_batch, 1))
+        n_stored = len(self.layout.position)
         used = self._used
         self._is_next = bool((slots == number + used).all())
         stored = self.layout.map(lambda one: one[:, :used])
         if not self._is_next:
+            # Padding hides nothing, wherever it stands: it goes behind all slots.
+            is_row = layout.segment != NOTHING
+            slot = slots.where(is_row, self.layout.n_rows).expand(n_stored, -1)
             is_old = torch.ones_like(self.layout.maskable)
-            is_old.scatter_(1, slots.clamp_max(is_old.shape[1] - 1), False)
+            is_old = _scattered(is_old, slot, torch.zeros_like(slot, dtype=torch.bool))
             segment = stored.segment.where(is_old[:, :used], NOTHING)
             stored = replace(stored, segment=segment)
         self.n_read = (stored.segment != NOTHING).sum(dim=1)
@@ -149,7 +153,6 @@ class KeyValueCache:
             # Rows that are not kept write to a slot behind all others.
             slots = slots.where(which, self.layout.n_rows)
         slots = slots.expand(n_batch, -1)
-        self.layout = self.layout.map(lambda one: one)  # never change what others hold
         written = {}
         for name in ("position", "group", "segment", "copy", "rank", "maskable",
                      "scored"):  # fmt: skip

@@ -16,7 +16,7 @@ from sciseq.generation.parts.layout import NOTHING, Layout
 from sciseq.generation.parts.masks import Rule
 from sciseq.generation.parts.network import Condition, SequenceNetwork
 
-__all__ = ["Decoder", "Requests", "Rows", "Work", "generate"]
+__all__ = ["Decoder", "Requests", "Rows", "Work", "generate", "is_counted"]
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Work:
     n_read : Tensor of int64, shape (batch,)
         Rows read from its cache, summed over the passes.
     n_tokens : Tensor of int64, shape (batch,)
-        Tokens generated.
+        Tokens generated, up to the first end.
     """
 
     n_passes: Tensor
@@ -105,9 +105,7 @@ class Requests:
         n_condition = 0 if self.condition is None else self.condition.rows.shape[1]
         self.cache = KeyValueCache(n_condition + 1, n_positions)
         self.number = torch.arange(n, device=self.tokens.device)
-        zero = torch.zeros_like(self.seeds)
-        free = (~self.is_filled).sum(dim=1)
-        self.work = Work(zero, zero.clone(), zero.clone(), free)
+        self.work = Work(*(torch.zeros_like(self.seeds) for _ in range(4)))
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -240,22 +238,39 @@ def generate(
         What it took, for each request.
     """
     tokens, work = requests.tokens.clone(), requests.work
+    is_free, end = ~requests.is_filled, requests.end
     with torch.no_grad():
-        _release(decoder, requests, tokens, requests.is_filled.all(dim=1))
+        _release(requests, tokens, requests.is_filled.all(dim=1))
         if len(requests):
             if decoder.keeps_prefix:
                 _read_prefix(network, decoder, requests, work)
             decoder.start(requests)
         while True:
-            _release(decoder, requests, tokens, decoder.is_done(requests))
+            _release(requests, tokens, decoder.is_done(requests))
             if not len(requests):
-                return tokens, work
+                break
             step(network, decoder, requests, work)
+    work.n_tokens = (is_free & is_counted(tokens, end)).sum(dim=1)
+    return tokens, work
 
 
-def _release(
-    decoder: Decoder, requests: Requests, tokens: Tensor, done: Tensor
-) -> None:
+def is_counted(tokens: Tensor, end: int | None) -> Tensor:
+    """Tell which tokens count: all up to the first end (batch, position).
+
+    Parameters
+    ----------
+    tokens : Tensor of int64, shape (batch, position)
+        Tokens.
+    end : int or None
+        Token behind which everything is an end.
+    """
+    if end is None:
+        return torch.ones_like(tokens, dtype=torch.bool)
+    is_end = tokens == torch.full_like(tokens, end)
+    return (is_end.cumsum(dim=1) - is_end.long()) == 0
+
+
+def _release(requests: Requests, tokens: Tensor, done: Tensor) -> None:
     """Take complete requests out."""
     if len(requests) and bool(done.any()):
         tokens[requests.number[done]] = requests.tokens[done]

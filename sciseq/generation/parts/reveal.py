@@ -93,14 +93,15 @@ class Reveal:
 
     def __call__(
         self, logs: Tensor, tokens: Tensor, is_hidden: Tensor, step: Tensor,
-        seeds: Tensor,
+        seeds: Tensor, position: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Tell which tokens are kept, bool of shape (batch, row).
 
         Parameters
         ----------
         logs : Tensor, shape (batch, row, token)
-            Log-probabilities that were drawn from.
+            Log-probabilities of the model, whatever the temperature of the drawing: at
+            temperature 0 all would be certain.
         tokens : Tensor of int64, shape (batch, row)
             What was drawn.
         is_hidden : Tensor of bool, shape (batch, row)
@@ -109,11 +110,15 @@ class Reveal:
             Passes so far.
         seeds : Tensor of int64, shape (batch,)
             Seeds of the requests.
+        position : Tensor of int64, shape (batch, row), optional
+            Where the rows stand, for the random order; by default they are numbered.
         """
         score = ORDERS[self.order]
         if score is None:
-            place = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(0)
-            value = uniform(seeds, -1, step.unsqueeze(1), place)
+            if position is None:
+                position = torch.arange(tokens.shape[1], device=tokens.device)
+                position = position.unsqueeze(0)
+            value = uniform(seeds, -1, step.unsqueeze(1), position)
         else:
             value = score(logs, tokens).double()
         n = self.amount(is_hidden.sum(dim=1), step).clamp_min(1)

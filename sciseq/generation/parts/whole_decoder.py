@@ -53,7 +53,7 @@ class WholeDecoder(Decoder):
         tokens = self.drawing(
             scores, requests.seeds, position, requests.allowed, purpose=step + 1
         )
-        logs = self.drawing.law(scores, requests.allowed)
+        logs = Drawing().law(scores, requests.allowed)
         kept = self.reveal(logs, tokens, ~requests.is_filled, step, requests.seeds)
         requests.fill(position, tokens, kept)
         requests.memory["n_steps"] = step + 1

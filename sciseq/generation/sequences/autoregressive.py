@@ -14,17 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciseq.generation.base import SequenceGenerator
+from sciseq.generation.base import TOGETHER, SequenceGenerator, request_seeds
 from sciseq.generation.parts.batches import NoisyLoss, SequenceBatch
 from sciseq.generation.parts.drawing import Drawing, log_probabilities
 from sciseq.generation.parts.layout import NOTHING, Layout
 from sciseq.generation.parts.masks import causal
 from sciseq.generation.parts.network import Condition, SequenceNetwork
-from sciseq.generation.parts.requests import Decoder, Requests, Rows
+from sciseq.generation.parts.noise import gumbel
+from sciseq.generation.parts.requests import Decoder, Requests, Rows, is_counted
 from sciseq.parameters import Integer
 from sciseq.parameters import Rule as ParameterRule
 
 __all__ = ["AutoregressiveDecoder", "AutoregressiveSequence", "next_token_scores"]
+
+# Draws at position -1 choose among candidates.
+_CHOICE = -1
 
 
 def next_token_scores(
@@ -44,14 +48,6 @@ def next_token_scores(
     layout = Layout.of(tokens.shape[1] - 1, device=tokens.device)
     states = network.read(tokens[:, :-1], layout, causal, condition)
     return network.scores(states)
-
-
-def is_counted(tokens: Tensor, end: int | None) -> Tensor:
-    """Tell which tokens count: all up to the first end (batch, position)."""
-    if end is None:
-        return torch.ones_like(tokens, dtype=torch.bool)
-    is_end = tokens == end
-    return (is_end.cumsum(dim=1) - is_end.long()) == 0
 
 
 class NextTokenLoss(NoisyLoss):
@@ -238,3 +234,69 @@ class AutoregressiveSequence(SequenceGenerator):
         counted = is_counted(tokens, self.alphabet_.end)
         found = logs.where(counted, 0.0).sum(dim=1)
         return found, torch.zeros_like(found)
+
+    def _infill_some(
+        self,
+        rows: Tensor,
+        condition: Condition | None,
+        legal: Tensor | None,
+        drawing: Drawing,
+        seed: int,
+        numbers: Tensor,
+    ) -> Tensor:
+        """Draw candidates from left to right, and take one of each row by weight."""
+        n = torch.where(
+            _needs_candidates(rows, legal, self.alphabet_.end), self.n_candidates, 1
+        )
+        if drawing.temperature == 0:  # all would be the same
+            n = torch.ones_like(n)
+        first = n.cumsum(0) - n
+        owner = torch.arange(len(rows)).repeat_interleave(n)
+        place = torch.arange(len(owner)) - first[owner]
+        seeds = request_seeds(seed, numbers[owner] * self.n_candidates + place)
+        made = []
+        for start in range(0, len(owner), TOGETHER):
+            some = slice(start, start + TOGETHER)
+            told = condition and condition.take(owner[some])
+            made.append(
+                self._candidates(rows[owner[some]], told, legal, drawing, seeds[some])
+            )
+        tokens, weights = (torch.cat(one).cpu() for one in zip(*made, strict=True))
+        table = torch.full((len(rows), int(n.max())), -torch.inf, dtype=weights.dtype)
+        table[owner, place] = weights + gumbel(seeds, _CHOICE)
+        return tokens[first + table.argmax(dim=1)]
+
+    def _candidates(
+        self,
+        rows: Tensor,
+        condition: Condition | None,
+        legal: Tensor | None,
+        drawing: Drawing,
+        seeds: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return filled rows, and the logarithms of their weights (batch,).
+
+        What was drawn had probability p / Z among legal tokens of mass Z, what is given
+        1; the weight is the product of all p over that of these.
+        """
+        tokens, _ = self._generate_some(rows, condition, legal, drawing, seeds)
+        told = condition and Condition(*(one.to(tokens.device) for one in condition))
+        device = tokens.device
+        with torch.no_grad(), self._autocast(device):
+            scores = next_token_scores(self._network(), tokens, told)
+        law = drawing.law(scores)
+        mass = law if legal is None else law.masked_fill(~legal.to(device), -torch.inf)
+        given = law.gather(2, tokens.unsqueeze(2)).squeeze(2)
+        logs = given.where((rows >= 0).to(device), mass.logsumexp(dim=2))
+        counted = is_counted(tokens, self.alphabet_.end)
+        return tokens, logs.where(counted, 0.0).sum(dim=1)
+
+
+def _needs_candidates(rows: Tensor, legal: Tensor | None, end: int | None) -> Tensor:
+    """Tell where candidates differ in weight (batch,): something is behind a gap."""
+    is_gap = rows < 0
+    behind = (is_gap.cumsum(dim=1) - is_gap.long()) > 0
+    is_read = behind & ~is_gap & is_counted(rows, end)
+    if legal is not None:  # the mass of what is legal there depends on the first gap
+        is_read |= behind & is_gap
+    return is_read.any(dim=1)

@@ -23,9 +23,9 @@ from sciseq.generation.parts.layout import NOISY, Layout
 from sciseq.generation.parts.masks import two_copy
 from sciseq.generation.parts.network import Condition
 from sciseq.generation.parts.noise import uniform
-from sciseq.generation.parts.requests import Decoder, Requests, Rows
+from sciseq.generation.parts.requests import Decoder, Requests, Rows, is_counted
 from sciseq.generation.parts.two_copy_loss import Broken, TwoCopyLoss
-from sciseq.generation.sequences.autoregressive import is_counted, next_token_scores
+from sciseq.generation.sequences.autoregressive import next_token_scores
 from sciseq.parameters import Integer, Real
 from sciseq.parameters import Rule as ParameterRule
 
