@@ -13,6 +13,9 @@ from sciseq.forecasting.patchtst import PatchTSTForecaster as PatchTSTForecaster
 from sciseq.forecasting.smamba import SMambaForecaster as SMambaForecaster
 from sciseq.forecasting.statsmodels_forecaster import StatsmodelsForecaster as StatsmodelsForecaster
 from sciseq.forecasting.window_forecaster import WindowForecaster as WindowForecaster
+from sciseq.generation.markov_chain import MarkovChain as MarkovChain
+from sciseq.generation.recommendation import PopularityRecommender as PopularityRecommender
+from sciseq.generation.recommendation import TransitionRecommender as TransitionRecommender
 from sciseq.generation.sequences.autoregressive import AutoregressiveSequence as AutoregressiveSequence
 from sciseq.generation.sequences.block_diffusion import BlockDiffusionSequence as BlockDiffusionSequence
 from sciseq.generation.sequences.draft_verify import DraftVerifySequence as DraftVerifySequence

@@ -192,6 +192,33 @@ METHODS: tuple[Method, ...] = (
         data="generation",
         status="experimental",
     ),
+    Method(
+        name="markov-chain",
+        target="sciseq.generation.markov_chain:MarkovChain",
+        title="Markov chain of any order, the baseline of generators",
+        paper="MacKay and Peto, A hierarchical Dirichlet language model, 1995",
+        card="sequences §19.9",
+        data="generation",
+        status="experimental",
+    ),
+    Method(
+        name="popularity-recommender",
+        target="sciseq.generation.recommendation:PopularityRecommender",
+        title="What occurred most often, for everyone",
+        paper="Baseline of Sun et al., BERT4Rec, arXiv:1904.06690",
+        card="sequences §11",
+        data="generation",
+        status="experimental",
+    ),
+    Method(
+        name="transition-recommender",
+        target="sciseq.generation.recommendation:TransitionRecommender",
+        title="What most often followed the last item",
+        paper="Baseline of Sun et al., BERT4Rec, arXiv:1904.06690",
+        card="sequences §11",
+        data="generation",
+        status="experimental",
+    ),
 )
 
 

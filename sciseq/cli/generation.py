@@ -187,7 +187,12 @@ def run_score(request: ScoreRequest) -> None:
 
 
 def _method(name: str) -> Method:
-    known = [method for method in METHODS if method.data == "generation"]
+    # Baselines and recommenders do not take what the command line passes on.
+    known = [
+        method
+        for method in METHODS
+        if method.target.startswith("sciseq.generation.sequences.")
+    ]
     for method in known:
         if name in (method.name, method.class_name):
             return method

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sciseq.cli.boundary import say
-from sciseq.cli.outputs import check_outputs
-from sciseq.cli.sequence_files import check_spectra
+from sciseq.cli.sequence_files import check_new_model, check_spectra
 from sciseq.errors import InputError
 
 __all__ = ["TrainDefaultRequest", "run_train_default"]
@@ -50,11 +49,7 @@ def run_train_default(request: TrainDefaultRequest) -> None:
             raise InputError(f"there is no file {path}", where="PROTEINS")
     if request.exclude:
         check_spectra(request.exclude, "--exclude")
-    try:
-        check_outputs(request.proteins[0], out=None, plot=None, save_model=request.out)
-    except InputError as error:
-        error.where = "--out"
-        raise
+    check_new_model(request.out, request.proteins[0])
     from sciseq.sequencing.default_model import default_training, save_default
 
     amounts: dict[str, Any] = {}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sciseq.cli.outputs import check_outputs
 from sciseq.errors import FileFormatError, InputError, InputTypeError, nearest_name
 from sciseq.files import sha256_of
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "check_new_model",
     "check_spectra",
     "input_fingerprint",
     "load_sequencer",
@@ -42,6 +44,23 @@ def check_spectra(paths: Sequence[Path], where: str = "SPECTRA") -> None:
         first = places.setdefault(path.resolve(), path)
         if first is not path:
             raise InputError(f"{path} is given twice", where=where)
+
+
+def check_new_model(path: Path, data: Path) -> None:
+    """Refuse a place of ``--out`` where no model could be saved.
+
+    Parameters
+    ----------
+    path : Path
+        Where it is to be saved.
+    data : Path
+        An input, which is never overwritten.
+    """
+    try:
+        check_outputs(data, out=None, plot=None, save_model=path)
+    except InputError as error:
+        error.where = "--out"
+        raise
 
 
 def load_sequencer(path: Path, device: str) -> Any:

@@ -3,8 +3,9 @@
 import contextlib
 import re
 import time
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -23,13 +24,14 @@ from sciseq.cli.sequence_files import (
     model_fingerprint,
 )
 from sciseq.cli.sequence_progress import Progress, make_progress
+from sciseq.cli.sequence_rates import FDR_METHODS, DecoyScores
 from sciseq.cli.sequence_results import (
     ResultRows,
     check_belongs,
     result_suffix,
     write_result,
 )
-from sciseq.errors import DataQualityError, InputError
+from sciseq.errors import DataQualityError, InputError, SciSeqWarning, nearest_name
 from sciseq.files import remove_leftovers
 from sciseq.sequencing.spectrum_files import read_spectra
 
@@ -56,6 +58,8 @@ class PredictRequest:
     out: Path
     resume: bool = False
     beam_size: int | None = None
+    fdr: float | None = None
+    fdr_method: str = "calibrated"
     device: str = "auto"
     quiet: bool = False
 
@@ -84,6 +88,7 @@ def run_predict(request: PredictRequest) -> None:
         "model": model_fingerprint(request.model),
         "spectra": input_fingerprint(request.spectra),
         "beam size": model.get_params()["beam_size"],
+        "decoys": request.fdr_method == "decoy",
     }
     partial = PartialRows(partial_path, fingerprint, chunk=_CHUNK)
     if request.resume and partial_path.exists():
@@ -96,12 +101,17 @@ def run_predict(request: PredictRequest) -> None:
     n_before, start = partial.n_rows, time.perf_counter()
     with _kept_rows(partial):
         with make_progress(n_spectra, n_before, quiet=request.quiet) as progress:
-            _predict_rest(model, request.spectra, partial, progress)
+            _predict_rest(model, request, partial, progress)
         if partial.n_rows != n_spectra:
             raise RuntimeError(f"{n_spectra} spectra have {partial.n_rows} rows")
-        rows = ResultRows(partial, getattr(model, "calibration_", None))
+        rows = ResultRows(
+            partial,
+            getattr(model, "calibration_", None),
+            fdr=request.fdr,
+            fdr_method=request.fdr_method,
+        )
         write_result(rows, request.out, model, request.spectra)
-        summary = summarize(partial.rows(), n_before, time.perf_counter() - start)
+        summary = summarize(rows, n_before, time.perf_counter() - start)
     partial_path.unlink()
     if not request.quiet:
         say(f"{request.out}: {summary}")
@@ -212,6 +222,12 @@ def _check_request(request: PredictRequest) -> Path:
             where="--out",
             hint="Predict one file at a time.",
         )
+    if request.fdr_method not in FDR_METHODS:
+        raise InputError(
+            f"{request.fdr_method!r} must be one of {', '.join(FDR_METHODS)}",
+            where="--fdr-method",
+            hint=nearest_name(request.fdr_method, FDR_METHODS) or None,
+        )
     partial = request.out.with_name(f"{request.out.name}.partial")
     if partial.exists() and not request.resume:
         raise InputError(
@@ -227,6 +243,20 @@ def _load_model(request: PredictRequest) -> Any:
     model = load_sequencer(request.model, request.device)
     if request.beam_size is not None:
         model.set_params(beam_size=request.beam_size)
+    if request.fdr_method == "decoy":
+        warnings.warn(
+            "rates from decoys are far too small as a rule for peptides that were read "
+            "without a database; those of a calibrated model are not",
+            SciSeqWarning,
+            stacklevel=2,
+        )
+    elif request.fdr is not None and not hasattr(model, "calibration_"):
+        raise InputError(
+            f"the model in {request.model} is not calibrated, so rates are not known",
+            where="--fdr",
+            hint="`sciseq sequence calibrate` learns from annotated spectra how often "
+            "peptides are right.",
+        )
     return model
 
 
@@ -234,15 +264,18 @@ def _load_model(request: PredictRequest) -> Any:
 
 
 def _predict_rest(
-    model: Any, spectra: Sequence[Path], partial: PartialRows, progress: Progress
+    model: Any, request: PredictRequest, partial: PartialRows, progress: Progress
 ) -> None:
     """Append the rows of all spectra that have none."""
-    records = read_spectra(list(spectra))
+    records = read_spectra(request.spectra)
+    reader = DecoyScores(model) if request.fdr_method == "decoy" else model
     for record, row in zip(
         islice(records, partial.n_rows), partial.rows(), strict=True
     ):
         check_belongs(row, record)
-    for rows in predicted_chunks(model, records, progress):
+        if isinstance(reader, DecoyScores):
+            reader.skip(record)
+    for rows in predicted_chunks(reader, records, progress):
         partial.append(rows)
 
 

@@ -7,10 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from sciseq.cli.partial_rows import PartialRows
+from sciseq.cli.sequence_rates import if_accepted, rates
 from sciseq.errors import FileFormatError, nearest_name
 from sciseq.files import temporary_path
 
@@ -33,7 +31,8 @@ _EXAMPLE: dict[str, Any] = {
     "source": "", "identifier": "", "index": 0, "scan": 0, "title": "",
     "retention_time": 0.0, "precursor_mz": 0.0, "charge": 0, "peptide": "",
     "score": 0.0, "residue_scores": [0.0], "calculated_mz": 0.0, "error_ppm": 0.0,
-    "reason": "", "probability": 0.0, "q_value": 0.0,
+    "reason": "", "probability": 0.0, "q_value": 0.0, "decoy_score": 0.0,
+    "decoy_q_value": 0.0,
 }  # fmt: skip
 """What the columns hold, whatever the first rows lack."""
 
@@ -41,8 +40,9 @@ _EXAMPLE: dict[str, Any] = {
 class ResultRows:
     """Rows of a whole result, read from the file of rows on every iteration.
 
-    Of a calibrated model each row gets its probability and q-value: all scores are
-    needed for these, so they, and nothing else, are held.
+    Of a calibrated model each row gets its probability and q-value, and with decoys
+    another q-value: all scores are needed for these, so they, and nothing else, are
+    held.
 
     Parameters
     ----------
@@ -50,6 +50,10 @@ class ResultRows:
         Rows of all spectra.
     calibration : ScoreCalibration or None
         What turns scores into probabilities.
+    fdr : float, optional
+        Largest q-value; rows above it lose their peptides, and say why.
+    fdr_method : {"calibrated", "decoy"}, default="calibrated"
+        Which q-value counts; with ``"decoy"`` the rows hold the scores of decoys.
 
     Attributes
     ----------
@@ -57,15 +61,21 @@ class ResultRows:
         Of the columns, in order.
     """
 
-    def __init__(self, partial: PartialRows, calibration: Any = None) -> None:
+    def __init__(
+        self,
+        partial: PartialRows,
+        calibration: Any = None,
+        *,
+        fdr: float | None = None,
+        fdr_method: str = "calibrated",
+    ) -> None:
         from sciseq.sequencing.prediction import COLUMNS
 
         self.names = list(COLUMNS)
         self._partial = partial
-        self._more: dict[str, npt.NDArray[np.float64]] = {}
-        if calibration is not None:
-            self._more = _probabilities(partial, calibration)
-            self.names += self._more
+        self._fdr, self._fdr_method = fdr, fdr_method
+        self._more = rates(partial.rows, calibration, fdr_method)
+        self.names += self._more
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Read the rows."""
@@ -75,18 +85,10 @@ class ResultRows:
         more = zip(*self._more.values(), strict=True)
         for row, values in zip(self._partial.rows(), more, strict=True):
             known = (None if math.isnan(one) else float(one) for one in values)
-            yield row | dict(zip(self._more, known, strict=True))
-
-
-def _probabilities(
-    partial: PartialRows, calibration: Any
-) -> dict[str, npt.NDArray[np.float64]]:
-    from sciseq.sequencing.calibration import q_values
-
-    scores = (row["score"] for row in partial.rows())
-    known = np.fromiter((math.nan if s is None else s for s in scores), np.float64)
-    probability = calibration.probability(known)
-    return {"probability": probability, "q_value": q_values(probability)}
+            whole = row | dict(zip(self._more, known, strict=True))
+            if self._fdr is not None:
+                whole = if_accepted(whole, self._fdr_method, self._fdr)
+            yield whole
 
 
 def check_belongs(row: dict[str, Any], record: Any) -> None:

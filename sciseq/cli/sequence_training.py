@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sciseq.cli.boundary import say
-from sciseq.cli.outputs import check_outputs
-from sciseq.cli.sequence_files import check_spectra
+from sciseq.cli.sequence_files import check_new_model, check_spectra
 from sciseq.cli.settings import parse_settings
 from sciseq.errors import InputError, nearest_name
 
@@ -59,7 +58,7 @@ def run_train(request: TrainRequest) -> None:
     check_spectra(request.spectra)
     if request.validation:
         check_spectra([*request.spectra, *request.validation], "--validation")
-    _check_out(request)
+    check_new_model(request.out, request.spectra[0])
     model = _make_model(settings, request)
     truths = None
     if request.validation:
@@ -81,14 +80,6 @@ def run_train(request: TrainRequest) -> None:
             model, request.validation, truths, quiet=request.quiet
         )
         write_evaluation(evaluation)
-
-
-def _check_out(request: TrainRequest) -> None:
-    try:
-        check_outputs(request.spectra[0], out=None, plot=None, save_model=request.out)
-    except InputError as error:
-        error.where = "--out"
-        raise
 
 
 def _make_model(settings: dict[str, Any], request: TrainRequest) -> Any:

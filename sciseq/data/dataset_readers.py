@@ -49,7 +49,8 @@ def read_files(contents: Sequence[bytes], entry: Entry) -> "pd.DataFrame":
     Returns
     -------
     pandas.DataFrame
-        A table in time, or a panel with the index levels ("series", "time").
+        A table in time, a panel with the index levels ("series", "time"), or one row
+        per sequence or event.
 
     Raises
     ------
@@ -72,9 +73,9 @@ def read_files(contents: Sequence[bytes], entry: Entry) -> "pd.DataFrame":
         gzip.decompress(content) if content.startswith(_GZIP_MAGIC) else content
         for content in contents
     ]
-    if entry["reader"] in _PANEL_READERS:
+    if entry["reader"] in _BYTE_READERS:
         (content,) = plain
-        return _PANEL_READERS[entry["reader"]](content, entry)
+        return _BYTE_READERS[entry["reader"]](content, entry)
     tables = [pd.read_csv(io.BytesIO(content)) for content in plain]
     return _TABLE_READERS[entry["reader"]](tables, entry)
 
@@ -180,14 +181,66 @@ def _read_npz(content: bytes, entry: Entry) -> "pd.DataFrame":
     return pd.DataFrame(rows, index=index, columns=variable)
 
 
+def _read_fasta(content: bytes, entry: Entry) -> "pd.DataFrame":
+    """One row per entry: the first word of its header, and its letters."""
+    import pandas as pd
+
+    before, *entries = content.decode().split(">")
+    if before.strip() or not entries:
+        raise ValueError("this is no FASTA file")
+    lines = [one.splitlines() for one in entries]
+    return pd.DataFrame(
+        {
+            "id": [header.split()[0] for header, *_ in lines],
+            "sequence": ["".join(rest).upper() for _, *rest in lines],
+        }
+    )
+
+
+def _read_columns(content: bytes, entry: Entry) -> "pd.DataFrame":
+    """One row per sequence or event, in named columns."""
+    import pandas as pd
+
+    frame = pd.read_csv(
+        io.BytesIO(content),
+        sep=entry.get("separator", ","),
+        header=None,
+        skiprows=int(entry.get("header", True)),
+        skipinitialspace=True,
+    )
+    if frame.shape[1] != len(entry["columns"]) or frame.isna().to_numpy().any():
+        raise ValueError(f"its rows do not hold {', '.join(entry['columns'])}")
+    return frame.set_axis(entry["columns"], axis=1)
+
+
+def _read_ragged(content: bytes, entry: Entry) -> "pd.DataFrame":
+    """Arrays over events, ``offsets`` where each entity starts, ``fold`` per entity."""
+    import pandas as pd
+
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        time, item, offsets, fold = (
+            arrays[key] for key in ("time", "event_type", "offsets", "fold")
+        )
+    entity = np.repeat(np.arange(len(fold)), np.diff(offsets))
+    return pd.DataFrame(
+        {"entity": entity, "time": time, "item": item, "fold": fold[entity]}
+    )
+
+
 _TableReader = Callable[[Sequence["pd.DataFrame"], Entry], "pd.DataFrame"]
-_PanelReader = Callable[[bytes, Entry], "pd.DataFrame"]
+_ByteReader = Callable[[bytes, Entry], "pd.DataFrame"]
 _TABLE_READERS: dict[str, _TableReader] = {
     "table": _read_table,
     "months": _read_months,
     "rows": _read_rows,
 }
-_PANEL_READERS: dict[str, _PanelReader] = {"tsf": _read_tsf, "npz": _read_npz}
+_BYTE_READERS: dict[str, _ByteReader] = {
+    "tsf": _read_tsf,
+    "npz": _read_npz,
+    "fasta": _read_fasta,
+    "columns": _read_columns,
+    "ragged": _read_ragged,
+}
 
 
 def _times(table: "pd.DataFrame", entry: Entry) -> "pd.DatetimeIndex":

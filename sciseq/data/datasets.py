@@ -48,7 +48,8 @@ def list_datasets(*, data_dir: str | os.PathLike[str] | None = None) -> "pd.Data
     Returns
     -------
     pandas.DataFrame
-        One row per data set: ``name``, ``shape`` (rows, columns) of the loaded frame,
+        One row per data set: ``name``, ``kind`` (``"series"``, ``"sequences"`` of
+        letters or ``"events"``), ``shape`` (rows, columns) of the loaded frame,
         ``n_series`` (1 unless it is a panel), ``sampling``, ``licence``, and
         ``available`` (whether its files are in place on this machine).
 
@@ -65,6 +66,7 @@ def list_datasets(*, data_dir: str | os.PathLike[str] | None = None) -> "pd.Data
     return pd.DataFrame(
         {
             "name": name,
+            "kind": entry.get("kind", "series"),
             "shape": tuple(entry["shape"]),
             "n_series": entry.get("n_series", 1),
             "sampling": entry["sampling"],
@@ -108,7 +110,7 @@ def describe_dataset(name: str) -> dict[str, Any]:
 def load_dataset(
     name: str, *, data_dir: str | os.PathLike[str] | None = None, verify: bool = True
 ) -> "pd.DataFrame":
-    """Load a data set as a table in time, or as a panel of series.
+    """Load a data set as a table in time, a panel of series, sequences or events.
 
     Parameters
     ----------
@@ -126,7 +128,10 @@ def load_dataset(
     pandas.DataFrame
         Columns of float64 in the order of the file. A table has a DatetimeIndex named
         after the time column, with its frequency set where the steps are regular. A
-        panel has a two-level index ("series", "time"). ``frame.attrs`` holds ``name``,
+        panel has a two-level index ("series", "time"). Sequences of letters are rows
+        with a column ``sequence``; events are rows with ``entity``, ``item`` and, where
+        known, ``time``, for :func:`sciseq.data.event_tables.read_events`.
+        ``frame.attrs`` holds ``name``,
         ``title``, ``licence``, ``source``, ``sampling``, and where known ``units``,
         ``target``, ``frequency`` and ``note``.
 

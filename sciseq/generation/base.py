@@ -136,6 +136,7 @@ class SequenceGenerator(TorchEstimator):
                 setattr(self, name, value)
             raise
         self.n_features_in_ = 1  # a sequence is one thing
+        self.last_work = None
         return self
 
     def _codings(self, X: Any, y: Any) -> tuple[Alphabet, ConditionCoding | None]:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sciseq.sequencing.ion_evidence import AMMONIA, CARBON_MONOXIDE, Peaks
-from sciseq.sequencing.masses import C13, PROTON, WATER
+from sciseq.sequencing.ion_evidence import Peaks
+from sciseq.sequencing.masses import AMMONIA, C13, CARBON_MONOXIDE, PROTON, WATER
 from sciseq.sequencing.network import PeptideNetwork
 from sciseq.sequencing.peptide_search import Found
 

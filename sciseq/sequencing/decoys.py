@@ -33,7 +33,8 @@ _LEAST_SHIFT, _LARGEST_SHIFT = 4.5, 11.5
 
 
 def decoy_spectra(
-    spectra: Iterable[Spectrum | SkippedSpectrum], random_state: int = 0
+    spectra: Iterable[Spectrum | SkippedSpectrum],
+    random_state: int | np.random.Generator = 0,
 ) -> list[Spectrum | SkippedSpectrum]:
     r"""Return a decoy of every spectrum: its peaks, with another precursor mass.
 
@@ -46,8 +47,9 @@ def decoy_spectra(
     ----------
     spectra : iterable of Spectrum or SkippedSpectrum
         Spectra; skipped ones stay as they are.
-    random_state : int, default=0
-        Seed of the amounts; equal seeds give equal decoys.
+    random_state : int or numpy.random.Generator, default=0
+        Seed of the amounts; equal seeds give equal decoys. With one generator, spectra
+        may be given part by part.
 
     Returns
     -------

@@ -4,20 +4,18 @@ Everything streams: a file is read line by line, proteins are cut one by one, an
 sample of peptides holds no more than the sample.
 """
 
-import gzip
 import hashlib
 import heapq
 import os
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from sciseq.errors import FileFormatError, InputError, UnsafeFileError, nearest_name
+from sciseq.data.fasta_files import FastaEntry, read_fasta
+from sciseq.errors import InputError, nearest_name
 
 __all__ = [
     "ENZYMES",
@@ -55,26 +53,6 @@ number of missed cleavages.
 """
 
 _STANDARD = re.compile("[ACDEFGHIKLMNPQRSTVWY]+")
-_SEQUENCE = re.compile(r"[A-Za-z*\-]*")
-
-# No known protein comes near it (titin has 35 000); compressed files can hold anything.
-_MOST_RESIDUES = 1_000_000
-_LONGEST_LINE = 2 * _MOST_RESIDUES
-
-
-class FastaEntry(NamedTuple):
-    """One protein of a FASTA file.
-
-    Parameters
-    ----------
-    header : str
-        The line after ``>``.
-    sequence : str
-        Residues in capital letters, without a final ``*``.
-    """
-
-    header: str
-    sequence: str
 
 
 class Digestion(NamedTuple):
@@ -97,107 +75,6 @@ class Digestion(NamedTuple):
     shortest: int = 6
     longest: int = 40
     leucine: bool = False
-
-
-def read_fasta(path: str | os.PathLike[str]) -> Iterator[FastaEntry]:
-    r"""Yield the proteins of a FASTA file, plain or gzip, in its order.
-
-    Parameters
-    ----------
-    path : path-like
-        The file. Whether it is compressed is seen from its content.
-
-    Yields
-    ------
-    FastaEntry
-        An entry without residues has an empty sequence.
-
-    Raises
-    ------
-    FileFormatError
-        When there is no entry, text before the first ``>``, a sign that is no residue,
-        or a damaged compression.
-    UnsafeFileError
-        When one entry has more than a million residues.
-    OSError
-        When the file cannot be opened.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     file = Path(folder, "one.fasta")
-    ...     _ = file.write_text(">P1 of nothing\nMKAL\nGGR*\n")
-    ...     list(read_fasta(file))
-    [FastaEntry(header='P1 of nothing', sequence='MKALGGR')]
-    """
-    source = Path(path)
-    header: str | None = None
-    parts: list[str] = []
-    n_residues = 0
-    for number, line in _lines(source):
-        if line.startswith(">"):
-            if header is not None:
-                yield FastaEntry(header, _join(parts))
-            header, parts, n_residues = line[1:].strip(), [], 0
-        elif line and not line.startswith(";"):
-            _check_line(line, has_header=header is not None, where=f"{source}:{number}")
-            n_residues += len(line)
-            if n_residues > _MOST_RESIDUES:
-                raise _too_long(source, number)
-            parts.append(line)
-    if header is None:
-        raise FileFormatError(
-            "there is no entry; a FASTA file has lines '>name' and residues below them",
-            where=str(source),
-        )
-    yield FastaEntry(header, _join(parts))
-
-
-def _lines(source: Path) -> Iterator[tuple[int, str]]:
-    with source.open("rb") as raw:
-        is_gzip = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        handle: BinaryIO | gzip.GzipFile = gzip.open(raw) if is_gzip else raw
-        number = 0
-        try:
-            # In bounded pieces: a small file may unpack to one huge line.
-            while line := handle.readline(_LONGEST_LINE):
-                number += 1
-                if len(line) == _LONGEST_LINE:
-                    raise _too_long(source, number)
-                yield number, line.decode("utf-8", errors="replace").strip()
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise FileFormatError(
-                f"the compressed content is damaged: {error}",
-                where=f"{source}:{number + 1}",
-                hint="Fetch the file again.",
-            ) from error
-
-
-def _check_line(line: str, *, has_header: bool, where: str) -> None:
-    if not has_header:
-        raise FileFormatError(
-            f"{line[:40]!r} stands before the first '>'; is this a FASTA file?",
-            where=where,
-        )
-    if not _SEQUENCE.fullmatch(line):
-        bad = next(sign for sign in line if not _SEQUENCE.fullmatch(sign))
-        raise FileFormatError(
-            f"{bad!r} is no residue; allowed are letters, '*' and '-'", where=where
-        )
-
-
-def _too_long(source: Path, number: int) -> UnsafeFileError:
-    return UnsafeFileError(
-        f"an entry has more than {_MOST_RESIDUES} residues",
-        where=f"{source}:{number}",
-        hint="Give a file of proteins, not of chromosomes.",
-    )
-
-
-def _join(parts: list[str]) -> str:
-    return "".join(parts).upper().removesuffix("*")
 
 
 def digest(sequence: str, digestion: Digestion | None = None) -> Iterator[str]:

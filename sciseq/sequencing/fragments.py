@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sciseq.errors import DataQualityError, InputError
-from sciseq.sequencing.masses import WATER, mz_of
+from sciseq.sequencing.masses import CARBON_MONOXIDE, WATER, mz_of
 from sciseq.sequencing.proforma import parse_proforma
 from sciseq.sequencing.residues import Vocabulary
 from sciseq.sequencing.spectra import Spectrum
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Fragments", "annotate", "fragment_ladder", "residue_masses"]
 
 FloatArray = npt.NDArray[np.float64]
-
-CARBON_MONOXIDE = 27.99491461957  # Da
 
 # What an ion weighs besides its residues and protons, in Da, and its terminus.
 _KINDS = {"a": (-CARBON_MONOXIDE, "N"), "b": (0.0, "N"), "y": (WATER, "C")}

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sciseq.sequencing.residues import PROTON, WATER
+from sciseq.sequencing.masses import AMMONIA, CARBON_MONOXIDE, PROTON, WATER
 
 __all__ = [
     "N_FEATURES",
@@ -27,8 +27,6 @@ __all__ = [
     "peak_evidence",
     "windows_of",
 ]
-
-AMMONIA, CARBON_MONOXIDE = 17.026549, 27.994915  # Da
 
 # Ions counted from the C-terminus: charge, and what is lost.
 _Y_IONS = ((1, 0.0), (2, 0.0), (3, 0.0), (1, AMMONIA))

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "AMMONIA",
     "C13",
+    "CARBON_MONOXIDE",
     "DEFAULT_MASSES",
     "PROTON",
     "RESIDUE_MASSES",
@@ -20,6 +22,8 @@ __all__ = [
 
 PROTON = 1.007276466879  # Da
 WATER = 18.010564684  # Da
+AMMONIA = 17.026549101  # Da
+CARBON_MONOXIDE = 27.994914620  # Da
 C13 = 1.0033548378  # Da, carbon-13 minus carbon-12
 
 RESIDUE_MASSES: Mapping[str, float] = MappingProxyType(

@@ -5,14 +5,14 @@ Axes: n spectra.
 
 import functools
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from sciseq.errors import CapabilityError, InputError
+from sciseq.errors import InputError
 from sciseq.sequencing.calibration import ScoreCalibration, q_values
 from sciseq.sequencing.candidate_features import candidate_features
 from sciseq.sequencing.decoys import decoy_q_values, decoy_spectra
@@ -32,9 +32,8 @@ from sciseq.sequencing.residues import Vocabulary
 from sciseq.sequencing.spectra import PeakSettings, SkippedSpectrum, preprocess
 from sciseq.sequencing.spectrum_files import read_spectra
 from sciseq.torch_base import TorchEstimator
-from sciseq.training import resolve_seed
 
-__all__ = ["COLUMNS", "SPECTRUM_COLUMNS", "SequencePrediction"]
+__all__ = ["COLUMNS", "SPECTRUM_COLUMNS", "TOGETHER", "SequencePrediction"]
 
 SPECTRUM_COLUMNS = (
     "source", "identifier", "index", "scan", "title", "retention_time",
@@ -46,8 +45,9 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of the table of peptide-spectrum matches."""
 
-# Spectra that are read before they are sorted by size, and those computed at once.
-_CHUNK, _TOGETHER = 1024, 64
+_CHUNK = 1024  # spectra that are read before they are sorted by size
+TOGETHER = 64
+"""Spectra that are computed at once."""
 
 
 class _Query(NamedTuple):
@@ -144,137 +144,6 @@ class SequencePrediction(TorchEstimator):
             )
         return table
 
-    def calibrate(self, X: Any, y: Iterable[str] | None = None) -> Any:
-        """Learn from annotated spectra how probable peptides of a score are right.
-
-        Afterwards :meth:`predict_table` has two more columns: ``probability``, and
-        ``q_value``, the expected share of wrong peptides among all that are at least
-        as probable.
-
-        Parameters
-        ----------
-        X : path, list of paths, or spectra
-            Annotated spectra that were not trained on, of the kind to be read later.
-        y : iterable of str, optional
-            True peptides; by default those of the files.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        DataQualityError
-            When fewer than ten of the spectra get a peptide.
-        """
-        from sciseq.sequencing.evaluation import evaluate
-
-        records, truths = _annotated(X, y)
-        table = self.predict_table(records)
-        found = evaluate(truths, list(table["peptide"]), vocabulary=self.vocabulary_)
-        has_peptide = table["peptide"].notna().to_numpy()
-        self.calibration_ = ScoreCalibration.fit(
-            table["score"].to_numpy(np.float64)[has_peptide],
-            np.asarray(found.is_match)[has_peptide],
-        )
-        return self
-
-    def fit_reranker(self, X: Any, y: Iterable[str] | None = None) -> Any:
-        """Learn to choose among the candidates that the search finds.
-
-        The search ranks peptides by what one decoder says, residue by residue. The
-        candidates of its ``beam_size`` beams are then described by more: the other
-        decoder's probability, the ions and the intensity that a peptide explains, the
-        longest gap, the mass error; a small network of these says which is right.
-        Afterwards predictions are chosen, and scored, by that probability.
-
-        Parameters
-        ----------
-        X : path, list of paths, or spectra
-            Annotated spectra with charges, that were not trained on.
-        y : iterable of str, optional
-            True peptides; by default those of the files.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        CapabilityError
-            When there is no autoregressive decoder, whose search has candidates.
-        DataQualityError
-            When fewer than twenty spectra have a right and a wrong candidate.
-
-        Notes
-        -----
-        An addition to the published method. Scores of before, and a calibration of
-        them, no longer count: calibrate afterwards.
-        """
-        from sciseq.sequencing.evaluation import evaluate
-
-        self._check_is_fitted()
-        if self.decoder == "nonautoregressive":
-            raise CapabilityError(
-                "a nonautoregressive decoder finds one peptide for each spectrum",
-                where="fit_reranker",
-                hint="Fit decoder='hybrid' or 'autoregressive'.",
-            )
-        records, truths = _annotated(X, y)
-        features: list[Any] = []
-        found: list[list[Found]] = []
-        names: list[str] = []
-        settings = self._peak_settings()
-        queries = [
-            (query, truth)
-            for record, truth in zip(records, truths, strict=True)
-            for query in _queries_of(record, 0, settings, self.charges)[1]
-        ]
-        for first in range(0, len(queries), _TOGETHER):
-            part = queries[first : first + _TOGETHER]
-            peaks, some = self._candidates([one for one, _ in part], self.beam_size)
-            features += self._features(peaks, some)
-            found += some
-            names += [truth for _, truth in part]
-        pairs = [
-            (truth, self.vocabulary_.decode(one.tokens))
-            for truth, many in zip(names, found, strict=True)
-            for one in many
-        ]
-        evaluation = evaluate(
-            [truth for truth, _ in pairs], [peptide for _, peptide in pairs],
-            vocabulary=self.vocabulary_,
-        )  # fmt: skip
-        ends = np.cumsum([len(many) for many in found])[:-1]
-        is_right = np.split(np.asarray(evaluation.is_match, bool), ends)
-        seed = resolve_seed(self.random_state)
-        self.reranker_ = Reranker.fit(features, is_right, seed % 2**31)
-        if hasattr(self, "calibration_"):
-            del self.calibration_
-        return self
-
-    def score(self, X: Any, y: Iterable[str] | None = None) -> float:
-        """Return the share of all spectra whose peptide is found.
-
-        Parameters
-        ----------
-        X : path, list of paths, or spectra
-            As in fit.
-        y : iterable of str, optional
-            True peptides; by default those of the files.
-
-        Returns
-        -------
-        float
-            Matched peptides over all spectra, compared by mass: isoleucine is leucine.
-        """
-        from sciseq.sequencing.evaluation import evaluate
-
-        records, truths = _annotated(X, y)
-        found = self.predict(records)
-        evaluation = evaluate(truths, list(found), vocabulary=self.vocabulary_)
-        return float(evaluation.peptide_recall)
-
     def iter_rows(self, X: Any) -> Iterator[dict[str, Any]]:
         """Yield the rows of :meth:`predict_table` one by one, in constant memory."""
         self._check_is_fitted()
@@ -296,14 +165,18 @@ class SequencePrediction(TorchEstimator):
         # Spectra of one size together need little padding, and those of one mass are
         # read to their ends in as many steps.
         queries.sort(key=lambda one: (len(one.mz), one.mass))
-        for first in range(0, len(queries), _TOGETHER):
-            part = queries[first : first + _TOGETHER]
+        for first in range(0, len(queries), TOGETHER):
+            part = queries[first : first + TOGETHER]
             for query, found in zip(part, self._search(part), strict=True):
                 self._take(rows[query.row], query, found)
         for row in rows:
             if row["peptide"] is None and not row["reason"]:
                 row["reason"] = "no peptide of this mass was found"
         return rows
+
+    def _queries(self, record: Any) -> list[_Query]:
+        """Return what is to be searched for one spectrum."""
+        return _queries_of(record, 0, self._peak_settings(), self.charges)[1]
 
     def _search(self, queries: list[_Query]) -> list[list[Found]]:
         reranker: Reranker | None = getattr(self, "reranker_", None)
@@ -386,20 +259,6 @@ class SequencePrediction(TorchEstimator):
 def _mass_table(vocabulary: Vocabulary) -> MassTable:
     """Return which masses can be composed; making it takes a moment."""
     return MassTable(vocabulary.masses, is_terminal=vocabulary.is_terminal)
-
-
-def _annotated(X: Any, y: Iterable[str] | None) -> tuple[list[Any], list[str]]:
-    """Read spectra and their true peptides."""
-    records = list(read_spectra(X))
-    given = [one.peptide for one in records] if y is None else list(y)
-    truths = [one for one in given if one is not None]
-    if len(truths) != len(records):
-        raise InputError(
-            f"there are {len(records)} spectra and {len(truths)} peptides",
-            where="y",
-            hint="Give one peptide per spectrum, or files that hold them.",
-        )
-    return records, truths
 
 
 def _queries_of(

@@ -1,38 +1,29 @@
 """The peptide sequencer: an estimator around the hybrid network.
 
-Axes: n spectra.
+Its training and its predictions have modules of their own; this one says what it is:
+parameters, network, and what is saved.
 """
 
-import functools
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sciseq.errors import InputError
 from sciseq.parameters import AnyOf, Boolean, Instance, Integer, Nothing, Option, Real
 from sciseq.parameters import Rule as ParameterRule
 from sciseq.sequencing.calibration import ScoreCalibration
-from sciseq.sequencing.network import PeptideNetwork, grown_weights
-from sciseq.sequencing.objective import CrossTraining, JointTraining
-from sciseq.sequencing.peptide_batches import PeptideBatches
-from sciseq.sequencing.prediction import SequencePrediction
+from sciseq.sequencing.network import PeptideNetwork
 from sciseq.sequencing.pretrained_model import PRETRAINED
 from sciseq.sequencing.reranking import Reranker
 from sciseq.sequencing.residues import Vocabulary
+from sciseq.sequencing.sequencer_refinement import SequenceRefinement
+from sciseq.sequencing.sequencer_training import SequenceTraining
 from sciseq.sequencing.spectra import PeakSettings
-from sciseq.sequencing.spectrum_stream import SpectrumStream, StreamBatches
-from sciseq.sequencing.training_spectra import (
-    TrainingSpectra,
-    read_annotated,
-    split_by_peptide,
-)
-from sciseq.torch_base import TRAINING_RULES, data_fingerprint
-from sciseq.training import Batches, TrainingOptions, resolve_seed
+from sciseq.torch_base import TRAINING_RULES
 
 __all__ = ["PeptideSequencer"]
 
@@ -45,13 +36,9 @@ _CHANGEABLE = frozenset({
     "precursor_tolerance", "profile", "random_state", "verbose",
 })  # fmt: skip
 
-# The rate rises over this share of the steps, then falls along a cosine.
-_WARM_UP = 0.05
-_GRADIENT_CLIP = 1.0
-
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class PeptideSequencer(SequencePrediction):
+class PeptideSequencer(SequenceTraining, SequenceRefinement):
     r"""Read peptides from tandem mass spectra, without a database.
 
     A transformer reads the peaks. One decoder writes residue after residue, told the
@@ -306,111 +293,6 @@ class PeptideSequencer(SequencePrediction):
         model: Self = load(PRETRAINED)
         return model.set_params(**changes)
 
-    def fit(
-        self,
-        X: Any,
-        y: Iterable[str] | None = None,
-        *,
-        validation_data: Any = None,
-    ) -> Self:
-        """Learn from spectra with known peptides.
-
-        Parameters
-        ----------
-        X : path, list of paths, spectra, or SpectrumStream
-            Files (MGF, mzML, mzXML, MSP, also gzipped), :class:`Spectrum` objects,
-            dictionaries of pyteomics, a data frame, or simulated spectra without end
-            (:meth:`Simulator.stream <sciseq.sequencing.simulator.Simulator.stream>`),
-            of which every epoch has its own.
-        y : iterable of str, optional
-            Peptides in ProForma, one per spectrum. By default those of the files.
-        validation_data : same kinds as X but a stream, optional
-            Annotated spectra that epochs are chosen by, instead of a share of X.
-
-        Returns
-        -------
-        self
-        """
-        self._check_parameters()
-        vocabulary = Vocabulary().with_modifications(self.modifications or ())
-        read = functools.partial(
-            read_annotated,
-            vocabulary=vocabulary,
-            settings=self._peak_settings(),
-            most_residues=int(self.most_residues),
-            n_slots=None if self.decoder == "autoregressive" else self.most_residues,
-        )
-        is_stream = isinstance(X, SpectrumStream)
-        if is_stream:
-            _check_stream(X, y, vocabulary)
-        data: Any = X if is_stream else read(X, y)
-        held = None if validation_data is None else read(validation_data, None)
-        before = self._fitted_attributes()
-        self._forget()
-        self.vocabulary_ = vocabulary
-        self.skipped_ = [] if is_stream else data.skipped
-        self._start: Mapping[str, Tensor] | None = None
-        if self.warm_start and "network_" in before:
-            self._start = dict(before["network_"].state_dict())
-        try:
-            if is_stream:
-                self._fit_stream(data, held)
-            else:
-                self._fit_annotated(data, held)
-        except BaseException:
-            self._forget()
-            for name, value in before.items():
-                setattr(self, name, value)
-            raise
-        finally:
-            del self._start
-        self.n_features_in_ = 1  # a spectrum is one thing
-        return self
-
-    def _fit_annotated(
-        self, data: TrainingSpectra, held: TrainingSpectra | None
-    ) -> None:
-        if held is None:
-            rng = np.random.default_rng([resolve_seed(self.random_state), 0])
-            rows = split_by_peptide(
-                data.peptides, self.vocabulary_, self.validation_fraction, rng
-            )
-            data, held = (data.subset(one) for one in rows)
-        stacked = [one.stacked(self._dtype) for one in (data, held) if len(one)]
-
-        def make_batches(device: torch.device) -> tuple[Batches, Batches | None]:
-            made = [PeptideBatches(*one, device) for one in stacked]
-            return made[0], made[1] if len(made) > 1 else None
-
-        arrays = [tensor.numpy() for pair in stacked for one in pair for tensor in one]
-        self._fit_batches(
-            make_batches, data_fingerprint(arrays) if self.checkpoint_dir else ""
-        )
-
-    def _fit_stream(self, stream: SpectrumStream, held: TrainingSpectra | None) -> None:
-        settings, most_residues = self._peak_settings(), int(self.most_residues)
-        if held is not None:
-            validation: Any = held.stacked(self._dtype)
-        else:
-            n_held = max(round(self.validation_fraction * stream.n_per_epoch), 1)
-            peaks, targets = stream.held_out(
-                n_held, settings, most_residues=most_residues
-            )
-            peaks = peaks._replace(intensity=peaks.intensity.to(self._dtype))
-            validation = peaks, targets
-        running: list[StreamBatches] = []  # those of the device at hand
-
-        def make_batches(device: torch.device) -> tuple[Batches, Batches | None]:
-            made = StreamBatches(stream, settings, most_residues, device, self._dtype)
-            running[:] = [made]
-            peaks, targets = validation
-            return made, PeptideBatches(peaks, targets, device)
-
-        def begin(epoch: int, n_epochs: int) -> None:
-            running[0].begin(epoch, n_epochs)
-
-        self._fit_batches(make_batches, stream.fingerprint(), begin)
-
     def _parameter_relations(self) -> list[str]:
         problems = super()._parameter_relations()
         if self.d_model % 8 or self.d_model % self.n_heads:
@@ -446,8 +328,6 @@ class PeptideSequencer(SequencePrediction):
             profile=self.profile,
         )
 
-    # ----------------------------------------------------------------- training
-
     def _make_network(self) -> nn.Module:
         network = PeptideNetwork(
             self.vocabulary_,
@@ -469,97 +349,6 @@ class PeptideSequencer(SequencePrediction):
         if self._has_cross_stage():
             network.begin_cross_training()
         return network
-
-    def _has_cross_stage(self) -> bool:
-        """Whether the network at hand is, or is about to be, trained crosswise."""
-        return getattr(self, "is_crossed_", False)
-
-    def _fit_batches(
-        self,
-        make_batches: Callable[[torch.device], tuple[Batches, Batches | None]],
-        fingerprint: str,
-        begin_epoch: Callable[[int, int], None] | None = None,
-    ) -> None:
-        """Run both stages of the training.
-
-        ``begin_epoch`` is told which epoch of how many begins, of both stages.
-        """
-        sizes: dict[str, Any] = {
-            "tokens_per_item": int(self.n_peaks) + 2 * int(self.most_residues),
-            "fingerprint": fingerprint,
-        }
-        joint = JointTraining(
-            annealing=bool(self.annealing),
-            least_other=float(self.min_nar_weight),
-            n_epochs=int(self.max_epochs),
-        )
-        n_joint = int(self.max_epochs)
-        has_cross = self.decoder == "hybrid" and self.cross_epochs
-        n_all = n_joint + (int(self.cross_epochs) if has_cross else 0)
-
-        def on_step(step: int, n_steps: int) -> None:
-            joint.on_step(step, n_steps)
-            if begin_epoch is not None:
-                begin_epoch(step * n_joint // n_steps, n_all)
-
-        def on_cross_step(step: int, n_steps: int) -> None:
-            if begin_epoch is not None:
-                begin_epoch(n_joint + step * (n_all - n_joint) // n_steps, n_all)
-
-        self._on_step: Callable[[int, int], None] | None = on_step
-        try:
-            self._train(joint, make_batches, **sizes)
-            if has_cross and self.stopped_ != "interrupted":
-                self._on_step = on_cross_step
-                self._train_crosswise(make_batches, sizes)
-        finally:
-            del self._on_step
-
-    def _train_crosswise(
-        self,
-        make_batches: Callable[[torch.device], tuple[Batches, Batches | None]],
-        sizes: dict[str, Any],
-    ) -> None:
-        history, self.is_crossed_ = self.history_, True
-        self._start = dict(self.network_.state_dict())
-        self._train(
-            CrossTraining(),
-            make_batches,
-            epochs=int(self.cross_epochs),
-            run="cross",
-            **sizes,
-        )
-        for one in self.history_:
-            one["epoch"] += len(history)
-        self.best_epoch_ += len(history)
-        self.n_epochs_ += len(history)
-        self.history_ = history + self.history_
-
-    def _initial_weights(self) -> Mapping[str, Tensor] | None:
-        return getattr(self, "_start", None)
-
-    def _load_initial_weights(self, network: nn.Module) -> None:
-        weights = self._initial_weights()
-        if weights is not None:
-            self._start = grown_weights(weights, network.state_dict())
-        super()._load_initial_weights(network)
-
-    def _training_options(self, *args: Any, **kwargs: Any) -> TrainingOptions:
-        options = super()._training_options(*args, **kwargs)
-        falls = self.learning_rate_schedule == "cosine"
-
-        def factor(progress: float) -> float:
-            rise = min(progress / _WARM_UP, 1.0)
-            fall = 0.5 * (1 + float(np.cos(np.pi * progress))) if falls else 1.0
-            return max(rise, 0.01) * fall
-
-        return replace(
-            options,
-            schedule=lambda epoch: 1.0,
-            step_schedule=factor,
-            on_step=self._on_step,
-            gradient_clip=_GRADIENT_CLIP,
-        )
 
     # ------------------------------------------------- pickling and saving
 
@@ -583,20 +372,3 @@ class PeptideSequencer(SequencePrediction):
         if "reranker_" in made:
             made["reranker_"] = Reranker.from_dict(made["reranker_"])
         super()._set_saved_state(made, weights)
-
-
-def _check_stream(
-    stream: SpectrumStream, y: Iterable[str] | None, vocabulary: Vocabulary
-) -> None:
-    if y is not None:
-        raise InputError("a stream of simulated spectra has peptides of its own",
-                         where="y", hint="Leave y out.")  # fmt: skip
-    if stream.simulator.vocabulary != vocabulary:
-        own, wanted = (set(one.tokens) for one in (stream.simulator.vocabulary,
-                                                   vocabulary))  # fmt: skip
-        raise InputError(
-            f"the simulator writes peptides with other tokens than the sequencer: "
-            f"{', '.join(sorted(own ^ wanted)) or 'in another order'}",
-            where="X",
-            hint="Give both the same modifications.",
-        )

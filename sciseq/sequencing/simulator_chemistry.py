@@ -10,18 +10,12 @@ position, the charge and the residues at a bond, in annotated Orbitrap HCD spect
 import numpy as np
 import numpy.typing as npt
 
-from sciseq.sequencing.residues import (
-    PROTON,
-    RESIDUE_MASSES,
-    WATER,
-    Vocabulary,
-)
+from sciseq.sequencing.masses import CARBON_MONOXIDE, PROTON, RESIDUE_MASSES, WATER
+from sciseq.sequencing.residues import Vocabulary
 
 __all__ = [
     "AMINE",
-    "AMMONIA",
     "BASIC",
-    "CARBON_MONOXIDE",
     "HYDROXYL",
     "PHOSPHATE",
     "PHOSPHORIC_ACID",
@@ -33,9 +27,7 @@ FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-CARBON_MONOXIDE = 27.994914620  # Da
-AMMONIA = 17.026549101
-PHOSPHORIC_ACID = 97.976895570
+PHOSPHORIC_ACID = 97.976895570  # Da
 _PHOSPHO = 79.966330890
 
 BASIC, HYDROXYL, AMINE, PHOSPHATE = range(4)  # rows of `Chemistry.sites`

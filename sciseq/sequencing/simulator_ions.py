@@ -15,12 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sciseq.sequencing.residues import C13, PROTON, WATER
+from sciseq.sequencing.masses import AMMONIA, C13, CARBON_MONOXIDE, PROTON, WATER
 from sciseq.sequencing.simulator_chemistry import (
     AMINE,
-    AMMONIA,
     BASIC,
-    CARBON_MONOXIDE,
     HYDROXYL,
     PHOSPHATE,
     PHOSPHORIC_ACID,

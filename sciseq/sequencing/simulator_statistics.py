@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sciseq.errors import InputError
+from sciseq.sequencing.masses import CARBON_MONOXIDE, PROTON, WATER
 from sciseq.sequencing.proforma import parse_proforma
-from sciseq.sequencing.residues import PROTON, WATER, Vocabulary
+from sciseq.sequencing.residues import Vocabulary
 from sciseq.sequencing.spectra import Spectrum
 
 __all__ = ["ladder_peaks", "merged_masses", "statistics"]
@@ -99,7 +100,7 @@ def ladder_peaks(
     before = np.cumsum(masses)[:-1]
     b, y = before + PROTON, masses.sum() - before + WATER + PROTON
     ions = {"b": b, "y": y, "b2+": (b + PROTON) / 2, "y2+": (y + PROTON) / 2}
-    ions["a"] = b - 27.994914620
+    ions["a"] = b - CARBON_MONOXIDE
     return {name: _nearest(spectrum.mz, mz, tolerance_ppm) for name, mz in ions.items()}
 
 

@@ -28,6 +28,7 @@ _BATTERIES: dict[str, tuple[str, tuple[str, ...]]] = {
         "sciseq.testing.spectra",
         ("sciseq.testing.sequencer_checks", "sciseq.testing.spectrum_checks"),
     ),
+    "generator": ("sciseq.testing.sequences", ("sciseq.testing.generator_checks",)),
 }
 
 
@@ -62,7 +63,7 @@ def checks_for(kind: str) -> dict[str, Check]:
 
     Parameters
     ----------
-    kind : {"forecaster", "sequencer"}
+    kind : {"forecaster", "sequencer", "generator"}
         Kind of estimator.
 
     Examples
@@ -109,10 +110,10 @@ def check_estimator(
     estimator : estimator
         A small instance, quick to fit: for forecasters ``lookback`` of at most 8 and
         ``horizon`` of at most 4; for sequencers one that learns a little from four
-        spectra of peptides of 7 to 9 residues.
-    kind : {"forecaster", "sequencer"}, default="forecaster"
-        Which battery: estimators that forecast tables, or that read peptides from
-        spectra.
+        spectra of peptides of 7 to 9 residues; for generators one or two epochs.
+    kind : {"forecaster", "sequencer", "generator"}, default="forecaster"
+        Which battery: estimators that forecast tables, that read peptides from
+        spectra, or that generate sequences.
     expected_failures : mapping, optional
         Names of checks that are known to fail, with the reason. One that passes after
         all counts as failed, so that the list stays true.

@@ -293,7 +293,7 @@ def test_a_config_that_is_not_there(run, tmp_path, spectra) -> None:
 def test_help(run) -> None:
     shown = run("--help")
     assert shown.code == 0
-    for command in ("predict", "evaluate", "annotate", "train"):
+    for command in ("predict", "evaluate", "annotate", "train", "calibrate"):
         assert command in shown.out
         assert run(command, "--help").code == 0
     assert run("predicts").code == 2

@@ -13,12 +13,17 @@ import pytest
 
 from sciseq.data import datasets, describe_dataset, list_datasets, load_dataset
 from sciseq.data.dataset_readers import read_files
+from sciseq.data.event_tables import read_events
 from sciseq.data.protocol import SplitRule
+from sciseq.data.sequence_files import read_sequences
 from sciseq.errors import FileFormatError, InputError
 
 ENTRIES = {name: describe_dataset(name) for name in list_datasets()["name"]}
+KINDS = {name: entry.get("kind", "series") for name, entry in ENTRIES.items()}
 EMBEDDED = sorted(name for name, entry in ENTRIES.items() if "embedded" in entry)
 WITH_FILES = sorted(name for name, entry in ENTRIES.items() if "files" in entry)
+OF_SERIES = [name for name in WITH_FILES if KINDS[name] == "series"]
+OF_ROWS = [name for name in WITH_FILES if KINDS[name] != "series"]
 
 AIRLINE = b"Date,Passengers\n1949-01,112\n1949-02,118\n1949-03,132\n"
 
@@ -42,12 +47,15 @@ def put_airline(folder, content=AIRLINE):
 
 
 def test_registry_entries_are_complete():
-    required = {"name", "title", "reader", "time", "sampling", "shape"}
-    required |= {"licence", "source"}
+    common = {"name", "title", "reader", "sampling", "shape", "licence", "source"}
     optional = {"files", "embedded", "time_column", "time_format", "time_parts"}
     optional |= {"time_start", "frequency", "drop", "rename", "value_name", "note"}
     optional |= {"n_series", "units", "target", "split"}
+    rows = {"kind", "columns", "header", "separator"}
     for name, entry in ENTRIES.items():
+        required = common | ({"time"} if KINDS[name] == "series" else {"kind"})
+        optional = optional | rows if KINDS[name] != "series" else optional - rows
+        assert KINDS[name] in {"series", "sequences", "events"}
         assert required <= set(entry) <= required | optional, name
         assert ("files" in entry) != ("embedded" in entry), name
         for file in entry.get("files", ()):
@@ -63,7 +71,8 @@ def test_registry_names_the_promised_sets():
     )
     promised += " co2_mauna_loa_weekly sunspots_yearly us_macro_quarterly soi_long oni"
     promised += " elnino_monthly beijing_pm25 ecl_first1000h metr_la_week_speed"
-    assert set(promised.split()) <= set(WITH_FILES)
+    assert set(promised.split()) <= set(OF_SERIES)
+    assert len(OF_ROWS) == 12
     assert sum(name.startswith("monash_") for name in WITH_FILES) == 11
     assert EMBEDDED == sorted(
         "macrodata sunspots co2 elnino nile elec_equip danish_data interest_inflation"
@@ -183,7 +192,16 @@ def test_unreadable_file_is_our_error(empty_places, content):
 
 
 @pytest.mark.parametrize(
-    "name", ["m4_hourly", "monash_hospital", "beijing_multisite_air", "elnino_monthly"]
+    "name",
+    [
+        "m4_hourly",
+        "monash_hospital",
+        "beijing_multisite_air",
+        "elnino_monthly",
+        "dna_ecoli_promoters",
+        "ml_small_ratings",
+        "stackoverflow_badges",
+    ],
 )
 @pytest.mark.parametrize("content", [b"", b"a,b\n1,x\n", b"PK\x03\x04", b"\x93NUMPY"])
 def test_other_layouts_refuse_foreign_bytes(empty_places, name, content):
@@ -331,9 +349,52 @@ def check_frame(name, frame):
 # ------------------------------------------------------------------------ real files
 
 
-@pytest.mark.parametrize("name", WITH_FILES)
+@pytest.mark.parametrize("name", OF_SERIES)
 def test_real_set_is_as_registered(data_dir, name):
     check_frame(name, load_dataset(name, data_dir=data_dir))
+
+
+@pytest.mark.parametrize("name", OF_ROWS)
+def test_real_set_of_rows_is_as_registered(data_dir, name):
+    frame, entry = load_dataset(name, data_dir=data_dir), ENTRIES[name]
+    assert frame.shape == tuple(entry["shape"])
+    needed = {"sequences": {"sequence"}, "events": {"entity", "item"}}[entry["kind"]]
+    assert needed <= set(frame.columns)
+    assert set(entry.get("units", {})) <= set(frame.columns)
+    assert not frame.isna().to_numpy().any()
+    assert frame.attrs["licence"] == entry["licence"]
+
+
+def test_sets_of_rows_agree_with_the_readers_of_files(data_dir):
+    folder = data_dir / "sequences"
+    promoters = load_dataset("dna_ecoli_promoters", data_dir=data_dir)
+    read = read_sequences(folder / "dna_ecoli_prom.fa.gz")
+    assert (promoters["id"].tolist(), promoters["sequence"].tolist()) == (
+        read.ids,
+        read.sequences,
+    )
+    peptides = load_dataset("peptides_amp_uniprot", data_dir=data_dir)
+    read = read_sequences(folder / "peptide_ampvsuniprot.csv", column=0, label_column=1)
+    assert peptides["sequence"].tolist() == read.sequences
+    assert peptides["label"].astype(str).tolist() == read.labels
+    events = read_events(load_dataset("ml_small_ratings", data_dir=data_dir))
+    assert (len(events), len(events.items), len(events.vocabulary)) == (
+        671,
+        100_004,
+        9066,
+    )
+
+
+def test_badges_keep_their_entities_and_folds(data_dir):
+    frame = load_dataset("stackoverflow_badges", data_dir=data_dir)
+    events = read_events(frame)
+    with np.load(data_dir / "events" / "stackoverflow_badges.npz") as raw:
+        np.testing.assert_array_equal(events.offsets, raw["offsets"])
+        np.testing.assert_array_equal(events.times, raw["time"])
+        folds = frame.groupby("entity")["fold"]
+        np.testing.assert_array_equal(folds.first(), raw["fold"])
+    assert (folds.nunique() == 1).all()
+    assert len(events.vocabulary) == 22
 
 
 def test_every_series_file_is_registered_or_left_out_on_purpose(data_dir):
@@ -347,7 +408,7 @@ def test_every_series_file_is_registered_or_left_out_on_purpose(data_dir):
         "lr04.csv",
     }
     present = {path.name for path in (data_dir / "series").iterdir()}
-    files = [file for name in WITH_FILES for file in ENTRIES[name]["files"]]
+    files = [file for name in OF_SERIES for file in ENTRIES[name]["files"]]
     assert present == left_out | {Path(file["path"]).name for file in files}
 
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from sciseq.errors import DataQualityError, InputError
 from sciseq.sequencing.fragments import (
-    CARBON_MONOXIDE,
     Fragments,
     annotate,
     fragment_ladder,
     residue_masses,
 )
+from sciseq.sequencing.masses import CARBON_MONOXIDE
 from sciseq.sequencing.residues import PROTON, WATER, Vocabulary, mz_of, neutral_mass
 from sciseq.sequencing.spectra import Spectrum
 

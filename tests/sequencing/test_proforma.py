@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sciseq.errors import InputError, InputTypeError
+from sciseq.sequencing.masses import AMMONIA, CARBON_MONOXIDE, WATER
 from sciseq.sequencing.proforma import (
     Peptidoform,
     delta_mass,
@@ -159,6 +160,16 @@ def test_masses_are_those_that_unimod_prints(name: str) -> None:
 def test_a_wrong_count_of_atoms_is_caught() -> None:
     wrong = composition_mass("H(20) C(9) 13C(3) N 15N O(2)")
     assert wrong != pytest.approx(PRINTED["TMT6plex"][1], abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("mass", "composition"),
+    [(WATER, "H(2) O"), (AMMONIA, "H(3) N"), (CARBON_MONOXIDE, "C O")],
+)
+def test_losses_weigh_what_their_atoms_do(mass: float, composition: str) -> None:
+    assert mass == pytest.approx(composition_mass(composition), abs=1e-9)
+    # Six digits are not enough.
+    assert round(mass, 6) != pytest.approx(composition_mass(composition), abs=1e-9)
 
 
 @pytest.mark.parametrize("modification", modifications(), ids=lambda one: one.name)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sciseq.errors import InputError, InputTypeError
 
-__all__ = ["gumbel", "uniform"]
+__all__ = ["content_keys", "gumbel", "uniform"]
 
 N_BITS = 52  # of a number; with one more, the largest would round to 1
 
@@ -108,6 +108,37 @@ def gumbel(seeds: Tensor, *counters: Tensor | int) -> Tensor:
     (torch.Size([1, 4]), torch.float64)
     """
     return -torch.log(-torch.log(uniform(seeds, *counters)))
+
+
+def content_keys(tokens: Tensor) -> Tensor:
+    r"""Return a key of each sequence that depends on its tokens alone.
+
+    .. math:: k = \sum_i (x_i + 1) a^i \mod 2^{64}
+
+    With it as a counter, equal sequences have equal noise, wherever they stand.
+
+    Parameters
+    ----------
+    tokens : Tensor of int64, shape (batch, position)
+        Sequences.
+
+    Returns
+    -------
+    Tensor of int64, shape (batch,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> a, b = content_keys(torch.tensor([[1, 2], [2, 1]]))
+    >>> bool(a == b)
+    False
+    """
+    powers, power = [], 1
+    for _ in range(tokens.shape[1]):
+        power = power * MULTIPLIERS[0] % 2**64
+        powers.append(_signed(power))
+    factors = torch.tensor(powers, dtype=torch.int64, device=tokens.device)
+    return ((tokens + 1) * factors).sum(dim=1)
 
 
 def _aligned(

@@ -21,7 +21,7 @@ from sciseq.generation.parts.corruption import bernoulli_mask
 from sciseq.generation.parts.drawing import Drawing, log_probabilities
 from sciseq.generation.parts.masks import two_copy
 from sciseq.generation.parts.network import Condition
-from sciseq.generation.parts.noise import uniform
+from sciseq.generation.parts.noise import content_keys, uniform
 from sciseq.generation.parts.requests import Decoder
 from sciseq.generation.parts.reveal import ORDERS, Reveal, equal_amounts
 from sciseq.generation.parts.two_copy_loss import Broken, TwoCopyLoss, two_copy_scores
@@ -148,12 +148,12 @@ def block_bound(
         Seed, number of this draw, and how many there are: counts are stratified.
     """
     seed, number, n_draws = draw
-    n_batch, length = tokens.shape
+    length = tokens.shape[1]
     n_blocks = -(-length // size)
     place = torch.arange(n_blocks * size, device=tokens.device).view(n_blocks, size)
     inside = place < length
     n_inside = inside.sum(dim=1)
-    item = torch.arange(n_batch, device=tokens.device)
+    item = content_keys(tokens)
     seeds = torch.full_like(item, seed)
     level = uniform(seeds, item.view(-1, 1), -2, torch.arange(
         n_blocks, device=tokens.device).unsqueeze(0))  # fmt: skip

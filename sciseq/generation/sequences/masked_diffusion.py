@@ -20,7 +20,7 @@ from sciseq.generation.parts.drawing import Drawing, log_probabilities
 from sciseq.generation.parts.layout import NOISY, Layout
 from sciseq.generation.parts.masks import full
 from sciseq.generation.parts.network import Condition, SequenceNetwork
-from sciseq.generation.parts.noise import uniform
+from sciseq.generation.parts.noise import content_keys, uniform
 from sciseq.generation.parts.requests import Decoder
 from sciseq.generation.parts.reveal import ORDERS, Reveal, equal_amounts
 from sciseq.generation.parts.two_copy_loss import token_losses
@@ -197,8 +197,8 @@ def whole_bound(
         Seed, number of this draw, and how many there are: counts are stratified.
     """
     seed, number, n_draws = draw
-    n_batch, length = tokens.shape
-    item = torch.arange(n_batch, device=tokens.device)
+    length = tokens.shape[1]
+    item = content_keys(tokens)
     seeds = torch.full_like(item, seed)
     place = torch.arange(length, device=tokens.device).unsqueeze(0)
     level = (uniform(seeds, item, -2) + number / n_draws) % 1.0

@@ -1,0 +1,56 @@
+"""Symbols of sequences as numbers: letters, tokens or items."""
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sciseq.errors import InputError
+
+__all__ = ["number_symbols", "sorted_symbols"]
+
+
+def sorted_symbols(sequences: Sequence[Sequence[Hashable]]) -> list[Any]:
+    """Return the different symbols of sequences, in rising order if they have one.
+
+    Examples
+    --------
+    >>> sorted_symbols(["TA", "CA"]), sorted_symbols([["b", 1], []])
+    (['A', 'C', 'T'], ['b', 1])
+    """
+    symbols = dict.fromkeys(symbol for sequence in sequences for symbol in sequence)
+    try:
+        return sorted(symbols)  # type: ignore[type-var]
+    except TypeError:
+        return list(symbols)
+
+
+def number_symbols(
+    X: Sequence[Sequence[Hashable]], symbols: Sequence[Any]
+) -> list[npt.NDArray[np.int64]]:
+    """Return each sequence as the places of its symbols in a list.
+
+    Raises
+    ------
+    InputError
+        For a symbol that is not in the list; the message says where.
+
+    Examples
+    --------
+    >>> number_symbols(["TA"], ["A", "C", "T"])
+    [array([2, 0])]
+    """
+    number_of = {symbol: number for number, symbol in enumerate(symbols)}
+    numbered = []
+    for place, sequence in enumerate(X):
+        numbers = [number_of.get(symbol, -1) for symbol in sequence]
+        if -1 in numbers:
+            at = numbers.index(-1)
+            raise InputError(
+                f"{sequence[at]!r} is none of the {len(symbols)} symbols of fit",
+                where=f"X[{place}], symbol {at}",
+                hint="Fit with all symbols that may occur, or leave it out.",
+            )
+        numbered.append(np.array(numbers, dtype=np.int64))
+    return numbered
