@@ -107,9 +107,7 @@ def steps(network, decoder, requests):
 
             def spy(requests, rows, scores, seen=seen, commit=commit):
                 seen.append((rows, scores))
-                state = {
-                    name: one.clone() for name, one in requests.memory.items()
-                }
+                state = {name: one.clone() for name, one in requests.memory.items()}
                 seen.append((requests.tokens.clone(), state))
                 commit(requests, rows, scores)
 

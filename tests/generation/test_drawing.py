@@ -37,7 +37,10 @@ def test_the_law_divides_scores_by_the_temperature():
 def test_top_k_and_top_p_keep_the_most_probable():
     law = SCORES.softmax(-1)[0, 0]
     best = law.argsort(descending=True)
-    assert Drawing(top_k=2).law(SCORES).exp()[0, 0].nonzero().flatten().tolist() == [2, 4]
+    assert Drawing(top_k=2).law(SCORES).exp()[0, 0].nonzero().flatten().tolist() == [
+        2,
+        4,
+    ]
     for n in range(1, 6):
         enough = law[best[:n]].sum()  # n tokens have this probability together
         found = Drawing(top_p=float(enough) - 1e-6).law(SCORES).exp()[0, 0]

@@ -24,7 +24,12 @@ DECODERS = {
     "draft": lambda: DraftVerifyDecoder(Drawing(), 3),
 }
 # Requests of one batch are at different places from the start.
-ROWS = [[-1] * LENGTH, [0, 1, 2, 1, -1, -1, -1], [-1, 2, -1, -1, 0, -1, 1], [2] + [-1] * 6]
+ROWS = [
+    [-1] * LENGTH,
+    [0, 1, 2, 1, -1, -1, -1],
+    [-1, 2, -1, -1, 0, -1, 1],
+    [2] + [-1] * 6,
+]
 
 
 def stand_alone(network, decoder, tokens, layout, condition, seen):
@@ -88,9 +93,7 @@ def test_other_requests_change_nothing(name):
     seeds = torch.tensor([5, 6, 7, 8])
     together, work = run(network, DECODERS[name](), ROWS, seeds=seeds)
     for i, row in enumerate(ROWS):
-        alone, its_work = run(
-            network, DECODERS[name](), [row], seeds=seeds[i : i + 1]
-        )
+        alone, its_work = run(network, DECODERS[name](), [row], seeds=seeds[i : i + 1])
         assert alone[0].equal(together[i])
         for name_of, value in vars(its_work).items():
             assert int(value[0]) == int(getattr(work, name_of)[i]), name_of
@@ -122,7 +125,9 @@ def test_each_request_stores_where_it_is():
     cache.begin(Layout.at(torch.tensor([[2], [3]])))
     key, _ = cache.read(0, rows(1, 5, 2), rows(1, 5, 2))
     stored = cache.layout.segment[:, : key.shape[2] - 1] != NOTHING
-    values = [one[0, :-1, 0][keep].tolist() for one, keep in zip(key, stored, strict=True)]
+    values = [
+        one[0, :-1, 0][keep].tolist() for one, keep in zip(key, stored, strict=True)
+    ]
     assert values == [[9, 1, 3], [9, 1, 1, 4]]
 
 

@@ -1,4 +1,4 @@
-"""Hidden inputs of autoregressive training: exact counts, clean labels, nothing else."""
+"""Hidden inputs in training: exact counts, clean labels, and nothing else changes."""
 
 import math
 

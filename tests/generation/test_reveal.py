@@ -71,7 +71,9 @@ def test_the_random_order_is_uniform_and_belongs_to_the_request():
     elsewhere = kept(
         Reveal("random"), seeds=seeds, position=torch.tensor([[4, 5, 6, 7]])
     )
-    both = (found.int().argmax(1) * 4 + elsewhere.int().argmax(1)).bincount(minlength=16)
+    both = (found.int().argmax(1) * 4 + elsewhere.int().argmax(1)).bincount(
+        minlength=16
+    )
     assert follows(both, [1 / 16] * 16)  # each block anew
     assert kept(Reveal("random"), seeds=seeds[5:6])[0].equal(found[5])
 

@@ -97,13 +97,17 @@ def test_with_one_block_the_scores_are_the_denoiser_behind_its_prefix():
     states = network.read(shown, layout, prefix_bidirectional, told)
     x, before = network.prefix(2, told)
     fixed = before.map(lambda one: one)
-    fixed = type(before)(**{**vars(fixed), "maskable": torch.zeros_like(fixed.maskable)})
+    fixed = type(before)(
+        **{**vars(fixed), "maskable": torch.zeros_like(fixed.maskable)}
+    )
     x = torch.cat([x, network.embed(shown, layout)], dim=1)
     states = network(x, fixed.followed_by(layout), prefix_bidirectional)
     # Nor may the begin be read by the condition; rows of the prefix read each other here.
     assert noisy.shape == (2, 5, 3)
     alone, _ = two_copy_scores(network, batch(), hidden(mask), 5, two_copy())
-    plain = network.scores(network.read(shown, layout, prefix_bidirectional, None)[:, 1:])
+    plain = network.scores(
+        network.read(shown, layout, prefix_bidirectional, None)[:, 1:]
+    )
     assert_close(alone, plain, **EXACT)
     assert not torch.allclose(noisy, alone)  # the condition is read
     assert states.isfinite().all()
@@ -291,9 +295,7 @@ def test_the_rank_decides_in_a_reordered_block():
     x, before = network.prefix(1, None)
     x = torch.cat([x, network.embed(shown[:, order], layout)], dim=1)
     physical = before.followed_by(layout)
-    by_rank = type(physical)(
-        **{**vars(physical), "rank": torch.arange(5)[None]}
-    )
+    by_rank = type(physical)(**{**vars(physical), "rank": torch.arange(5)[None]})
     states = network(x, by_rank, lambda q, k: k.rank <= q.rank)
     assert_close(scores[0, order], network.scores(states)[0, 1:], **EXACT)
     assert causal(layout, layout).shape == (1, 4)
