@@ -89,7 +89,8 @@ def _attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Ten
     scores = (q * q.shape[-1] ** -0.5) @ keys.mT
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.softmax(dim=-1) @ values
+    found: Tensor = scores.softmax(dim=-1) @ values
+    return found
 
 
 def generate_in_step(
