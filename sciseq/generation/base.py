@@ -343,7 +343,12 @@ class SequenceGenerator(TorchEstimator):
             end=self.alphabet_.end,
         )
         with self._autocast(device):
-            return generate(network, self._decoder(drawing), requests)
+            return self._run_requests(network, drawing, requests)
+
+    def _run_requests(
+        self, network: SequenceNetwork, drawing: Drawing, requests: Requests
+    ) -> tuple[Tensor, Work]:
+        return generate(network, self._decoder(drawing), requests)
 
     def _without_early_ends(
         self, tokens: Tensor, legal: Tensor | None

@@ -19,7 +19,7 @@ from sciseq.nn.attention import attend
 from sciseq.nn.dropout import Dropout
 from sciseq.nn.feed_forward import FeedForward
 
-__all__ = ["TokenTransformer"]
+__all__ = ["TokenTransformer", "rotated", "rotation"]
 
 _ROTARY_BASE = 10_000.0
 _SCALE = 0.02  # of embeddings at the start
@@ -89,7 +89,7 @@ class TokenTransformer(Backbone):
         self.symbols = nn.Parameter(torch.empty(n_tokens + 2, d_model))
         # The first one is the begin's, at position -1.
         self.places = nn.Parameter(torch.empty(n_positions + 1, d_model))
-        self.width = d_model // n_heads
+        self.n_heads, self.width = n_heads, d_model // n_heads
         self.layers = nn.ModuleList(
             _Layer(d_model, d_ff, n_heads, dropout) for _ in range(n_layers)
         )
@@ -145,9 +145,9 @@ class TokenTransformer(Backbone):
         # One row that reads all: a kernel without a mask is faster.
         is_plain = layout.n_rows == 1 and not x.requires_grad and bool(allowed.all())
         mask = None if is_plain else allowed
-        rotation = _rotation(layout.position, self.width, x.dtype)
+        turn = rotation(layout.position, self.width, x.dtype)
         for number, layer in enumerate(self.layers):
-            x = layer(x, rotation, mask, cache, number)
+            x = layer(x, turn, mask, cache, number)
         states: Tensor = self.norm(x)
         return states
 
@@ -170,7 +170,7 @@ class _Layer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        rotation: tuple[Tensor, Tensor],
+        turn: tuple[Tensor, Tensor],
         mask: Tensor | None,
         cache: KeyValueCache | None,
         number: int,
@@ -178,7 +178,7 @@ class _Layer(nn.Module):
         n_batch, n_rows, d_model = x.shape
         heads = self.qkv(self.norm1(x)).view(n_batch, n_rows, 3, self.n_heads, -1)
         q, k, v = heads.permute(2, 0, 3, 1, 4).unbind()  # (batch, head, row, width)
-        q, k = _rotated(q, rotation), _rotated(k, rotation)
+        q, k = rotated(q, turn), rotated(k, turn)
         if cache is not None:
             k, v = cache.read(number, k, v)
         y = attend(q, k, v, mask).transpose(1, 2).reshape(n_batch, n_rows, d_model)
@@ -187,18 +187,35 @@ class _Layer(nn.Module):
         return output
 
 
-def _rotation(
-    position: Tensor, width: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (batch, 1, row, width / 2) of rotary embeddings."""
+def rotation(position: Tensor, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines (batch, 1, row, width / 2) of rotary embeddings.
+
+    Parameters
+    ----------
+    position : Tensor of int64, shape (batch, row)
+        Logical positions.
+    width : int
+        Width of a head.
+    dtype : torch.dtype
+        Of the result; angles are computed in float64.
+    """
     number = torch.arange(width // 2, dtype=torch.float64, device=position.device)
     speed = torch.exp(number * (-2 * math.log(_ROTARY_BASE) / width))
     angle = (position.to(torch.float64).unsqueeze(2) * speed).unsqueeze(1)
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
-def _rotated(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    cosine, sine = rotation
+def rotated(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate queries or keys (batch, head, row, width) by :func:`rotation`.
+
+    Parameters
+    ----------
+    x : Tensor
+        Queries or keys.
+    turn : tuple of Tensor
+        Cosines and sines.
+    """
+    cosine, sine = turn
     first, second = x.chunk(2, dim=-1)
     return torch.cat(
         [first * cosine - second * sine, first * sine + second * cosine], dim=-1
