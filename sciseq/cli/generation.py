@@ -248,7 +248,7 @@ def _load(path: Path, device: str) -> Any:
 def _kind(path: Path, allowed: Sequence[str]) -> str:
     name = path.name.removesuffix(".gz")
     kind = _KINDS.get(Path(name).suffix.lower())
-    if kind not in allowed:
+    if kind is None or kind not in allowed:
         suffixes = sorted(one for one, value in _KINDS.items() if value in allowed)
         raise InputError(
             f"{path.name} has an unknown suffix",
@@ -264,7 +264,7 @@ def _write(
     from sciseq.files import temporary_path
 
     with temporary_path(path) as place, contextlib.ExitStack() as stack:
-        raw = stack.enter_context(place.open("wb"))
+        raw: Any = stack.enter_context(place.open("wb"))
         if path.suffix == ".gz":  # without a name and a time: equal bytes each run
             raw = stack.enter_context(gzip.GzipFile("", "wb", 9, raw, 0))
         text = io.TextIOWrapper(raw, "utf-8", newline="")

@@ -5,6 +5,7 @@ vocabulary, B bins of gaps. The events of entity e are the rows ``offsets[e]`` t
 ``offsets[e + 1]``.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,6 +61,9 @@ class EventSequences:
 
     def __len__(self) -> int:
         return len(self.entities)
+
+    def __iter__(self) -> Iterator[IntArray]:
+        return (self[entity] for entity in range(len(self)))
 
     def __getitem__(self, entity: int) -> IntArray:
         """Return the items of the entity at a place, oldest first."""

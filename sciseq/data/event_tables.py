@@ -115,20 +115,22 @@ def read_events(
 def _read_pairs(path: Path, entity: str, item: str) -> "pd.DataFrame":
     import pandas as pd
 
-    pairs = []
+    entities: list[str] = []
+    items: list[str] = []
     for number, line in numbered_lines(path):
         fields = line.split()
-        if fields and len(fields) != 2:
+        if len(fields) == 2:
+            entities.append(fields[0])
+            items.append(fields[1])
+        elif fields:
             raise FileFormatError(
                 f"the line has {len(fields)} fields, an entity and an item are needed",
                 where=f"{path}:{number}",
                 hint="Tables with a header and more columns end in .csv or .tsv.",
             )
-        if fields:
-            pairs.append(fields)
-    if not pairs:
+    if not entities:
         raise FileFormatError(f"{path.name} holds no events", where=str(path))
-    table = pd.DataFrame(pairs, columns=[entity, item])
+    table = pd.DataFrame({entity: entities, item: items})
     # Numbers sort as numbers: 2 comes before 10.
     for name in table.columns:
         numbers = pd.to_numeric(table[name], errors="coerce")

@@ -139,7 +139,7 @@ class SequenceGenerator(TorchEstimator):
                 setattr(self, name, value)
             raise
         self.n_features_in_ = 1  # a sequence is one thing
-        self.last_work = None
+        self.last_work: Work | None = None
         return self
 
     def _codings(self, X: Any, y: Any) -> tuple[Alphabet, ConditionCoding | None]:
@@ -450,6 +450,10 @@ class SequenceGenerator(TorchEstimator):
         random_state: Any = None,
     ) -> Any:
         """Fill the gaps of sequences; what is given stays.
+
+        What is read besides the tokens left of a gap depends on the method: all others
+        (masked diffusion), those of its block (block diffusion), all by weighing
+        candidates (autoregressive), or none (draft and verify).
 
         Parameters
         ----------

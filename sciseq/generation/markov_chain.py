@@ -11,12 +11,7 @@ import numpy as np
 from sciseq.base import SequenceEstimator
 from sciseq.errors import InputError
 from sciseq.generation.alphabet import as_sequences
-from sciseq.generation.context_counts import (
-    STRENGTHS,
-    ContextCounts,
-    FloatArray,
-    IntArray,
-)
+from sciseq.generation.context_counts import ContextCounts, FloatArray, IntArray
 from sciseq.generation.numbering import number_symbols, sorted_symbols
 from sciseq.parameters import AnyOf, Boolean, Integer, Nothing, Option, Real
 from sciseq.parameters import Rule as ParameterRule
@@ -36,19 +31,20 @@ class MarkovChain(SequenceEstimator):
     symbol. With interpolated smoothing, the counts :math:`n` of each context are
     completed by those of the context without its oldest symbol:
 
-    .. math:: p_m(x \mid c) = \frac{n(c, x) + \alpha\, p_{m-1}(x \mid c')}
-                                   {n(c) + \alpha}, \qquad p_{-1} = \tfrac1V
+    .. math:: p_m(x \mid c) = \frac{n(c, x) + \alpha_m\, p_{m-1}(x \mid c')}
+                                   {n(c) + \alpha_m}, \qquad p_{-1} = \tfrac1V
 
     Parameters
     ----------
     order : int, default=5
         Symbols M that the next one depends on.
     smoothing : {"interpolated", "add"}, default="interpolated"
-        ``"add"`` counts only the longest contexts and adds :math:`\alpha / V` to each
-        count.
+        ``"add"`` counts only the longest contexts and adds :math:`\alpha_M / V` to
+        each count.
     strength : float, optional
-        Weight :math:`\alpha` of what smooths; by default the one of 21 between 0.01
-        and 1000 under which the validation part is likeliest.
+        Weight :math:`\alpha_m` of what smooths, at all lengths m; by default each is
+        the one of 21 between 0.01 and 1000 under which the validation part is
+        likeliest, chosen in turn until none gets better.
     end_symbol : bool, optional
         Whether the chain says where a sequence ends. By default it does unless all
         training sequences are equally long; without it, all sequences scored or
@@ -56,7 +52,7 @@ class MarkovChain(SequenceEstimator):
     alphabet : str or sequence, optional
         Symbols that may occur; by default those of the training sequences.
     validation_fraction : float, default=0.1
-        Share of the sequences on which `strength` is chosen; the chain then learns from
+        Share of the sequences on which strengths are chosen; the chain then learns from
         all of them.
     random_state : int, default=0
         Chooses the validation part.
@@ -65,11 +61,8 @@ class MarkovChain(SequenceEstimator):
     ----------
     alphabet_ : list
         Symbols by number.
-    strength_ : float
-        Weight that is used.
-    validation_scores_ : dict of float to float
-        Mean log-probability of a validation sequence for each strength, unless one was
-        given.
+    strengths_ : ndarray of shape (order + 1,) or (1,)
+        Weights that are used, of the shortest contexts first; one alone holds for all.
     length_ : int or None
         Length of all sequences, when there is no end symbol.
     n_training_ : int
@@ -78,7 +71,8 @@ class MarkovChain(SequenceEstimator):
     References
     ----------
     MacKay and Peto, A hierarchical Dirichlet language model, Natural Language
-    Engineering 1 (1995): the interpolation, here with one strength for all orders.
+    Engineering 1 (1995): the interpolation, here with strengths chosen on held-out
+    sequences.
 
     Examples
     --------
@@ -153,7 +147,7 @@ class MarkovChain(SequenceEstimator):
                 where="X",
                 hint="Set end_symbol=True.",
             )
-        parts = self._parts(len(numbered))
+        parts = self._parts(len(numbered)) if self.strength is None else []
         self._forget()
         self.alphabet_ = alphabet
         self.kind_ = kind
@@ -162,12 +156,13 @@ class MarkovChain(SequenceEstimator):
         self.n_training_ = len(numbered)
         self.order_ = int(self.order)
         self.interpolates_ = self.smoothing == "interpolated"
-        if parts is None:
-            self.strength_ = float(self.strength)  # type: ignore[arg-type]
+        if self.strength is not None:
+            self.strengths_ = np.array([float(self.strength)])
         else:
-            self._choose_strength(
-                *([numbered[place] for place in one] for one in parts)
-            )
+            training, held_out = ([numbered[i] for i in part] for part in parts)
+            contexts, symbols, _ = self._places(held_out)
+            counts = self._count(training)
+            self.strengths_ = counts.best_strengths(contexts, symbols)
         self.counts_ = self._count(numbered)
         return self
 
@@ -192,9 +187,11 @@ class MarkovChain(SequenceEstimator):
         """
         self._check_is_fitted()
         sequences, _ = _sequences(X)
-        return self._log_probability(
-            self.counts_, number_symbols(sequences, self.alphabet_), self.strength_
-        )
+        numbered = number_symbols(sequences, self.alphabet_)
+        contexts, symbols, sequence = self._places(numbered)
+        p = self.counts_.probability(contexts, symbols, self.strengths_)
+        total = np.bincount(sequence, weights=np.log(p), minlength=len(numbered))
+        return total.astype(np.float64)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log-probability of a sequence.
@@ -253,7 +250,7 @@ class MarkovChain(SequenceEstimator):
         contexts = np.full((n, self.order_), start, dtype=np.int64)
         going = np.arange(n)
         for place in range(limit):
-            p = self.counts_.distribution(contexts[going], self.strength_, **self._how)
+            p = self.counts_.distribution(contexts[going], self.strengths_)
             # The number of sums that lie below the threshold is the symbol.
             u = thresholds[going, place, None] * p.sum(axis=1, keepdims=True)
             symbol = (np.cumsum(p, axis=1)[:, :-1] <= u).sum(axis=1)
@@ -284,13 +281,11 @@ class MarkovChain(SequenceEstimator):
         """Number of the end symbol; without one, a number that never occurs."""
         return len(self.alphabet_) if self.length_ is None else -1
 
-    @property
-    def _how(self) -> dict[str, bool]:
-        return {"interpolate": self.interpolates_}
-
     def _count(self, numbered: Sequence[IntArray]) -> ContextCounts:
         contexts, symbols, _ = self._places(numbered)
-        return ContextCounts.of(contexts, symbols, self._n_symbols)
+        return ContextCounts.of(
+            contexts, symbols, self._n_symbols, interpolates=self.interpolates_
+        )
 
     def _places(self, numbered: Sequence[IntArray]) -> tuple[IntArray, ...]:
         """Contexts (n, M), most recent first, symbols (n,) and their sequences (n,)."""
@@ -320,37 +315,17 @@ class MarkovChain(SequenceEstimator):
                     hint="Fit with end_symbol=True for sequences of several lengths.",
                 )
 
-    def _log_probability(
-        self, counts: ContextCounts, numbered: Sequence[IntArray], strength: float
-    ) -> FloatArray:
-        contexts, symbols, sequence = self._places(numbered)
-        p = counts.probability(contexts, symbols, strength, **self._how)
-        return np.bincount(sequence, weights=np.log(p), minlength=len(numbered))
-
-    def _parts(self, n_sequences: int) -> list[IntArray] | None:
-        """Sequences to learn from and to choose the strength on, if it is not given."""
-        if self.strength is not None:
-            return None
+    def _parts(self, n_sequences: int) -> list[IntArray]:
+        """Sequences to learn from, and those to choose the strengths on."""
         n_held_out = round(self.validation_fraction * n_sequences)
         if not 0 < n_held_out < n_sequences:
             raise InputError(
-                f"{n_sequences} sequences cannot be split to choose the strength",
+                f"{n_sequences} sequences cannot be split to choose the strengths",
                 where="X",
                 hint="Give strength=, or more sequences.",
             )
         order = np.random.default_rng(self.random_state).permutation(n_sequences)
         return [order[n_held_out:], order[:n_held_out]]
-
-    def _choose_strength(
-        self, training: Sequence[IntArray], held_out: Sequence[IntArray]
-    ) -> None:
-        counts = self._count(training)
-        scores = {
-            strength: float(self._log_probability(counts, held_out, strength).mean())
-            for strength in STRENGTHS
-        }
-        self.validation_scores_ = scores
-        self.strength_ = max(scores, key=lambda strength: scores[strength])
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "counts_")
@@ -364,7 +339,9 @@ class MarkovChain(SequenceEstimator):
         self, attributes: Mapping[str, Any], weights: Mapping[str, Any]
     ) -> None:
         super()._set_saved_state(attributes, weights)
-        self.counts_ = ContextCounts(attributes["counts_"], self._n_symbols)
+        self.counts_ = ContextCounts(
+            attributes["counts_"], self._n_symbols, interpolates=self.interpolates_
+        )
 
 
 def _sequences(X: Any) -> tuple[list[Any], str]:

@@ -21,7 +21,7 @@ def sorted_symbols(sequences: Sequence[Sequence[Hashable]]) -> list[Any]:
     """
     symbols = dict.fromkeys(symbol for sequence in sequences for symbol in sequence)
     try:
-        return sorted(symbols)  # type: ignore[type-var]
+        return sorted(symbols)
     except TypeError:
         return list(symbols)
 

@@ -13,16 +13,11 @@ import numpy.typing as npt
 from sciseq.base import SequenceEstimator
 from sciseq.data.event_sequences import EventSequences
 from sciseq.errors import InputError, InputTypeError
-from sciseq.generation.context_counts import (
-    STRENGTHS,
-    ContextCounts,
-    FloatArray,
-    IntArray,
-)
+from sciseq.generation.context_counts import ContextCounts, FloatArray, IntArray
 from sciseq.generation.numbering import number_symbols, sorted_symbols
 from sciseq.metrics.negative_sampling import history_mask
 from sciseq.metrics.ranking import rank_in_batches
-from sciseq.parameters import AnyOf, Nothing, Real
+from sciseq.parameters import Real
 from sciseq.parameters import Rule as ParameterRule
 
 __all__ = ["BaseRecommender", "PopularityRecommender", "TransitionRecommender"]
@@ -248,17 +243,14 @@ class TransitionRecommender(BaseRecommender):
 
     Parameters
     ----------
-    strength : float, optional
-        Weight :math:`\alpha` of the popularity; by default the one of 21 between 0.01
-        and 1000 under which the last events of the training sequences, when held out,
-        are likeliest.
+    strength : float, default=1.0
+        Weight :math:`\alpha` of the popularity. While it is small, whatever followed
+        the last item stands before all that did not.
 
     Attributes
     ----------
     vocabulary_ : ndarray of shape (V,)
         Items.
-    strength_ : float
-        Weight that is used.
 
     Examples
     --------
@@ -269,25 +261,15 @@ class TransitionRecommender(BaseRecommender):
     """
 
     _parameter_rules: ClassVar[dict[str, ParameterRule]] = {
-        "strength": AnyOf(Nothing(), Real(0.0, open_low=True))
+        "strength": Real(0.0, open_low=True)
     }
 
-    def __init__(self, *, strength: float | None = None) -> None:
+    def __init__(self, *, strength: float = 1.0) -> None:
         self.strength = strength
 
     def _fit(self, histories: Sequence[IntArray], n_items: int) -> None:
-        before, after, is_last = _transitions(histories, n_items)
-        if self.strength is not None:
-            self.strength_ = float(self.strength)
-        elif is_last.all():
-            self.strength_ = 1.0
-        else:
-            counts = ContextCounts.of(before[~is_last], after[~is_last], n_items)
-            held_out = before[is_last], after[is_last]
-            self.strength_ = max(
-                STRENGTHS,
-                key=lambda one: np.log(counts.probability(*held_out, one)).sum(),
-            )
+        before, after = _transitions(histories, n_items)
+        self.strength_ = float(self.strength)
         self.counts_ = ContextCounts.of(before, after, n_items)
 
     def _score(self, histories: Sequence[IntArray]) -> FloatArray:
@@ -310,16 +292,13 @@ class TransitionRecommender(BaseRecommender):
 
 def _transitions(
     histories: Sequence[IntArray], start: int
-) -> tuple[IntArray, IntArray, npt.NDArray[np.bool_]]:
-    """Items before (n, 1) and after (n,) each step, and which is an entity's last."""
+) -> tuple[IntArray, IntArray]:
+    """Items before (n, 1) and after (n,) each step."""
     filled = [history for history in histories if len(history)]
     after = np.concatenate(filled).astype(np.int64)
-    ends = np.cumsum([len(history) for history in filled])
     before = np.concatenate([[start], after[:-1]]).astype(np.int64)
-    before[ends[:-1]] = start
-    is_last = np.zeros(len(after), dtype=bool)
-    is_last[ends - 1] = True
-    return before[:, None], after, is_last
+    before[np.cumsum([len(history) for history in filled])[:-1]] = start
+    return before[:, None], after
 
 
 def _check_lists(X: Any) -> None:

@@ -73,18 +73,23 @@ def target_ranks(
     target = np.asarray(targets)
     _check_scores(s, target)
     user = np.arange(len(target))
-    own = s[user, target]
-    is_rival = np.ones(s.shape, dtype=bool)
+    own = s[user, target][:, None]
+    ignored = None
     if excluded is not None:
-        is_rival = ~np.broadcast_to(np.asarray(excluded, dtype=bool), s.shape)
-    is_rival[user, target] = False
+        ignored = np.array(np.broadcast_to(excluded, s.shape), dtype=bool)
+        ignored[user, target] = False
     if candidates is not None:
         negatives = np.asarray(candidates)
         _check_negatives(negatives, target, s.shape[1])
-        s, is_rival = (np.take_along_axis(x, negatives, 1) for x in (s, is_rival))
-    above = (is_rival & (s > own[:, None])).sum(axis=1)
-    level = (is_rival & (s == own[:, None])).sum(axis=1)
-    return np.asarray(above + 0.5 * level)
+        s = np.take_along_axis(s, negatives, 1)
+        if ignored is not None:
+            ignored = np.take_along_axis(ignored, negatives, 1)
+    is_above, is_level = s > own, s == own
+    if ignored is not None:
+        is_above &= ~ignored
+        is_level &= ~ignored
+    n_level = np.count_nonzero(is_level, axis=1) - (candidates is None)  # but itself
+    return np.asarray(np.count_nonzero(is_above, axis=1) + 0.5 * n_level)
 
 
 def hit_rate(ranks: npt.ArrayLike, k: int) -> FloatArray:

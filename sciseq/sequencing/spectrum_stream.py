@@ -6,6 +6,7 @@ Axes: n spectra of an epoch, P peaks, L residues of the longest.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sciseq.decoding.ctc import required_length
 from sciseq.errors import DataQualityError, InputError
 from sciseq.sequencing.ion_evidence import Peaks
 from sciseq.sequencing.masses import neutral_mass
@@ -24,6 +26,7 @@ from sciseq.sequencing.spectra import PeakSettings, SkippedSpectrum, preprocess
 
 if TYPE_CHECKING:
     from sciseq.sequencing.simulator import Simulator
+    from sciseq.sequencing.simulator_batches import SimulatedSpectra
 
 __all__ = ["SpectrumStream", "StreamBatches"]
 
@@ -47,6 +50,16 @@ class SpectrumStream:
         Processes that simulate the next epoch while this one is trained on; with 1
         the training process itself does it, in between.
 
+    Attributes
+    ----------
+    replaced : dict of str to int
+        Simulated spectra that could not be used, so that others took their places, by
+        reason, the most frequent one first.
+    n_crowded : int
+        Spectra that the nonautoregressive decoder learns nothing from: one symbol for
+        each residue and one between equal neighbours are more than it has,
+        ``most_residues``. They are not replaced, as the other decoder learns from them.
+
     Raises
     ------
     InputError
@@ -57,6 +70,11 @@ class SpectrumStream:
     Peptides are drawn with repetition, so an epoch may show one again, with another
     spectrum.
 
+    Both counts are of all epochs that this stream has made, each once however often it
+    was made; spectra that are held out do not count. Where many are replaced, time is
+    lost, and the epochs have other shares of long peptides and high charges than the
+    simulator.
+
     Examples
     --------
     >>> from sciseq.sequencing.simulator import Simulator
@@ -65,6 +83,10 @@ class SpectrumStream:
     >>> peaks, targets = stream.epoch(0, PeakSettings(), most_residues=40)
     >>> len(peaks.mz), sorted(set(targets.lengths.tolist()))
     (32, [8])
+    >>> longer = Simulator(["PEPTLDEK", "GASPVTLLK"], modifications={}).stream(32)
+    >>> _ = longer.epoch(0, PeakSettings(), most_residues=8)
+    >>> list(longer.replaced)
+    ['its peptide is longer than 8 residues']
     """
 
     def __init__(
@@ -88,6 +110,21 @@ class SpectrumStream:
         self.n_per_epoch = n_per_epoch
         self.random_state = random_state
         self.n_workers = n_workers
+        self._counts: dict[int, _Counts] = {}  # of each epoch
+
+    @property
+    def replaced(self) -> dict[str, int]:
+        """Spectra that were replaced, by reason."""
+        return dict(
+            sum(
+                (one.replaced for one in self._counts.values()), Counter()
+            ).most_common()
+        )
+
+    @property
+    def n_crowded(self) -> int:
+        """Spectra whose peptides need more symbols than ``most_residues``."""
+        return sum(one.crowded for one in self._counts.values())
 
     def epoch(
         self, number: int, settings: PeakSettings, *, most_residues: int
@@ -121,7 +158,11 @@ class SpectrumStream:
 
             workers = Parallel(n_jobs=min(self.n_workers, len(jobs)))
             shards = workers(delayed(_make_shard)(*job) for job in jobs)
-        return _joined(shards)
+        peaks, targets = _joined([shard for shard, _ in shards])
+        replaced = sum((one for _, one in shards), Counter())
+        crowded = int((required_length(*targets) > most_residues).sum())
+        self._counts[number] = _Counts(replaced, crowded)
+        return peaks, targets
 
     def held_out(
         self, n: int, settings: PeakSettings, *, most_residues: int
@@ -139,6 +180,13 @@ class SpectrumStream:
         return digest.hexdigest()
 
 
+class _Counts(NamedTuple):
+    """What became of an epoch's spectra."""
+
+    replaced: Counter[str]
+    crowded: int
+
+
 class _Shard(NamedTuple):
     mz: npt.NDArray[np.float64]
     intensity: npt.NDArray[np.float64]
@@ -146,6 +194,15 @@ class _Shard(NamedTuple):
     charge: npt.NDArray[np.int64]
     tokens: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
+
+
+class _Usable(NamedTuple):
+    """One spectrum, preprocessed."""
+
+    peaks: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+    mass: float
+    charge: int
+    tokens: npt.NDArray[np.int64]
 
 
 def _shard_sizes(n: int) -> list[int]:
@@ -158,38 +215,48 @@ def _make_shard(
     n: int,
     settings: PeakSettings,
     most_residues: int,
-) -> _Shard:
-    """Simulate until there are n spectra that can be used."""
+) -> tuple[_Shard, Counter[str]]:
+    """Simulate until there are n spectra that can be used; count the others."""
     rng = np.random.default_rng(seed)
-    peaks: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = []
-    masses, charges, peptides = [], [], []
+    kept: list[_Usable] = []
+    refused: Counter[str] = Counter()
     for _ in range(_MOST_TRIALS):
-        made = simulator.sample_arrays(n - len(peaks), rng)
+        made = simulator.sample_arrays(n - len(kept), rng)
         for row in range(len(made.charge)):
-            tokens = made.tokens[row, : made.n_tokens[row]]
-            if len(tokens) > most_residues:
-                continue
-            spectrum, charge = made.bare_spectrum(row), int(made.charge[row])
-            found = preprocess(spectrum, charge, settings)
-            if isinstance(found, SkippedSpectrum):
-                continue
-            peaks.append((found.mz, found.intensity))
-            masses.append(float(neutral_mass(found.precursor_mz, charge)))
-            charges.append(charge)
-            peptides.append(tokens)
-        if len(peaks) == n:
+            found = _usable(made, row, settings, most_residues)
+            if isinstance(found, str):
+                refused[found] += 1
+            else:
+                kept.append(found)
+        if len(kept) == n:
             break
     else:
         raise DataQualityError(
-            f"of {_MOST_TRIALS * n} simulated spectra {len(peaks)} can be used",
+            f"of {_MOST_TRIALS * n} simulated spectra {len(kept)} can be used",
             where="simulator",
             hint="Its spectra have too few peaks, or too many charges or residues.",
         )
+    peaks, masses, charges, peptides = zip(*kept, strict=True)
     stacked = stack_peaks(
         peaks, np.array(masses), np.array(charges), dtype=torch.float64
     )
     columns = (*stacked, *stack_targets(peptides))
-    return _Shard(*(one.numpy() for one in columns))
+    return _Shard(*(one.numpy() for one in columns)), refused
+
+
+def _usable(
+    made: SimulatedSpectra, row: int, settings: PeakSettings, most_residues: int
+) -> _Usable | str:
+    """Return what the training needs of one spectrum, or why it is of no use."""
+    tokens = made.tokens[row, : made.n_tokens[row]]
+    if len(tokens) > most_residues:
+        return f"its peptide is longer than {most_residues} residues"
+    spectrum, charge = made.bare_spectrum(row), int(made.charge[row])
+    found = preprocess(spectrum, charge, settings)
+    if isinstance(found, SkippedSpectrum):
+        return found.reason
+    mass = float(neutral_mass(found.precursor_mz, charge))
+    return _Usable((found.mz, found.intensity), mass, charge, tokens)
 
 
 def _joined(shards: list[_Shard]) -> tuple[Peaks, Targets]:

@@ -19,7 +19,7 @@ from sciseq.generation.baselines import (
     PopularityRecommender,
     TransitionRecommender,
 )
-from sciseq.generation.context_counts import ContextCounts
+from sciseq.generation.context_counts import STRENGTHS, ContextCounts
 from sciseq.metrics.negative_sampling import sample_negatives
 from sciseq.metrics.ranking import ranking_summary
 from sciseq.metrics.sequence_quality import bits_per_token
@@ -95,11 +95,7 @@ def test_probabilities_of_all_lengths_sum_to_one(smoothing):
     contexts, symbols, sequence = chain._places(
         [np.array([0, 1])[list(map("AB".index, x))] for x in all_texts("AB", [6])]
     )
-    step = np.log(
-        chain.counts_.probability(
-            contexts, symbols, 0.5, interpolate=smoothing == "interpolated"
-        )
-    )
+    step = np.log(chain.counts_.probability(contexts, symbols, 0.5))
     is_end = symbols == 2
     alive = np.exp(np.bincount(sequence[~is_end], weights=step[~is_end])).sum()
     assert short + alive == pytest.approx(1, abs=1e-12)
@@ -121,15 +117,17 @@ def test_a_chain_that_forgets_the_end_is_caught():
 @settings(max_examples=25)
 @given(TEXTS, st.integers(0, 3), st.booleans())
 def test_row_of_probabilities_equals_the_single_ones(texts, order, interpolate):
-    chain = MarkovChain(order, strength=0.4, end_symbol=True, alphabet="ABC").fit(texts)
+    smoothing = SMOOTHING[0] if interpolate else SMOOTHING[1]
+    chain = MarkovChain(
+        order, smoothing=smoothing, strength=1.0, end_symbol=True, alphabet="ABC"
+    ).fit(texts)
     counts, V = chain.counts_, 4
+    alphas = np.arange(1, order + 2) * 0.3 if interpolate else [0.4]
     contexts = np.random.default_rng(0).integers(0, V + 1, (6, order))
-    rows = counts.distribution(contexts, 0.4, interpolate=interpolate)
+    rows = counts.distribution(contexts, alphas)
     np.testing.assert_allclose(rows.sum(axis=1), 1, rtol=1e-12)
     for symbol in range(V):
-        single = counts.probability(
-            contexts, np.full(6, symbol), 0.4, interpolate=interpolate
-        )
+        single = counts.probability(contexts, np.full(6, symbol), alphas)
         np.testing.assert_allclose(rows[:, symbol], single, rtol=1e-12)
 
 
@@ -152,35 +150,57 @@ def test_smoothing_with_the_law_of_large_numbers():
         steps.append(state)
     texts = ["".join("AB"[s] for s in one) for one in np.stack(steps, axis=1)]
     chain = MarkovChain(1).fit(texts)
-    p = chain.counts_.distribution(np.array([[0], [1]]), chain.strength_)
+    p = chain.counts_.distribution(np.array([[0], [1]]), chain.strengths_)
     np.testing.assert_allclose(p, T, atol=0.01)
 
 
 # ------------------------------------------------------------------- strength
 
 
-def test_the_strength_is_the_best_on_the_validation_part():
+def test_no_strength_is_better_on_the_validation_part():
+    rng = np.random.default_rng(1)
+    T = rng.dirichlet(np.full(4, 0.5), size=16)
+    texts = []
+    for _ in range(80):
+        x = [0, 1]
+        while len(x) < 25:
+            x.append(rng.choice(4, p=T[4 * x[-2] + x[-1]]))
+        texts.append("".join("ACGT"[one] for one in x))
+    chain = MarkovChain(4).fit(texts)
+    training, held_out = chain._parts(len(texts))
+    assert len(held_out) == 8
+    assert not set(held_out) & set(training)
+    numbered = [np.array(["ACGT".index(one) for one in text]) for text in texts]
+    counts = chain._count([numbered[one] for one in training])
+    places = chain._places([numbered[one] for one in held_out])[:2]
+
+    def score(strengths):
+        return np.log(counts.probability(*places, strengths)).sum()
+
+    best = score(chain.strengths_)
+    for m, strength in itertools.product(range(5), STRENGTHS):
+        tried = chain.strengths_.copy()
+        tried[m] = strength
+        assert score(tried) <= best + 1e-9
+    # One strength for all lengths is a special case, and worse.
+    assert best > max(score(strength) for strength in STRENGTHS)
+
+
+def test_where_there_is_nothing_to_learn_smoothing_is_strong():
     rng = np.random.default_rng(1)
     texts = ["".join(rng.choice(list("ACGT"), 20)) for _ in range(60)]
-    chain = MarkovChain(4).fit(texts)
-    scores = chain.validation_scores_
-    assert chain.strength_ == max(scores, key=scores.get)
-    assert len(scores) == 21
-    # There is nothing to learn: the more smoothing, the better.
-    assert chain.strength_ > 100
     held_out = ["".join(rng.choice(list("ACGT"), 20)) for _ in range(200)]
+    chain, bold = MarkovChain(4).fit(texts), MarkovChain(4, strength=0.01).fit(texts)
     assert bits_per_token(chain.score_samples(held_out), held_out) < 2.1
-    bold = MarkovChain(4, strength=0.01).fit(texts)
     assert bits_per_token(bold.score_samples(held_out), held_out) > 3
 
 
 def test_after_the_choice_the_chain_learns_from_everything():
     texts = [*["AB"] * 9, "CC"]
     chain = MarkovChain(1, validation_fraction=0.2).fit(texts)
-    again = MarkovChain(1, strength=chain.strength_).fit(texts)
-    np.testing.assert_array_equal(
-        chain.score_samples(["AB", "CC"]), again.score_samples(["AB", "CC"])
-    )
+    assert [level.totals.sum() for level in chain.counts_.levels] == [20, 20]
+    again = MarkovChain(1, validation_fraction=0.2).fit(texts)
+    np.testing.assert_array_equal(chain.strengths_, again.strengths_)
 
 
 # ------------------------------------------------------------------- samples
@@ -347,13 +367,11 @@ def test_no_event_at_all_and_unknown_items():
         model.rank([[], []], ["tea"])
 
 
-def test_the_strength_of_transitions_fits_the_data():
-    cycle = [[(start + step) % 7 for step in range(6)] for start in range(7)] * 5
-    assert TransitionRecommender().fit(cycle).strength_ == 0.01
-    rng = np.random.default_rng(0)
-    noise = [rng.integers(0, 7, 6).tolist() for _ in range(35)]
-    assert TransitionRecommender().fit(noise).strength_ > 10
-    assert TransitionRecommender().fit([["a"], ["b"]]).strength_ == 1
+def test_a_strong_popularity_hides_the_transitions():
+    events = [["a", "b"], ["c", "c", "c"]]
+    weak, strong = (TransitionRecommender(strength=one) for one in (1.0, 1e6))
+    assert weak.fit(events).recommend([["a"]], k=1) == [["b"]]
+    assert strong.fit(events).recommend([["a"]], k=1) == [["c"]]
 
 
 def test_events_of_another_numbering_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,12 @@ from sciseq.generation.parts.linear_recurrence import (
     prefix_carry,
     state_carry,
 )
+from sciseq.generation.parts.recall_objectives import (
+    RecallVocabulary,
+    build_row,
+    default_configurations,
+)
+from sciseq.generation.parts.recall_rows import collate_rows, pack_rows
 from sciseq.nn import build_network, set_dropout_generator
 
 D_MODEL, D_STATE, KINDS = 8, 6, ["gated_ssm", "rg_lru"]
@@ -273,6 +280,29 @@ def test_packed_samples_equal_samples_alone(kind):
         if number:
             assert not torch.allclose(forgetful[:, part], alone, atol=1e-4)
         first += n_tokens
+
+
+def test_packed_and_padded_training_rows_have_the_same_scores():
+    generator, words = np.random.default_rng(0), RecallVocabulary(5)
+    rows = [
+        build_row(one, generator.integers(5, size=12), words, generator)
+        for one in default_configurations()[:15]
+    ]
+    options = {"begin": words.begin, "padding": words.padding, "n_tokens": 60}
+    network, embedding = backbone(), normal(words.size, D_MODEL)
+    scores = []
+    for batch in (collate_rows(rows, **options), pack_rows(rows, **options)):
+        tokens, in_prefix, sample = map(
+            torch.from_numpy, (batch.tokens, batch.in_prefix, batch.sample)
+        )
+        outputs = network(embedding[tokens], state_carry(in_prefix, sample))
+        logits = (outputs @ embedding.T)[torch.from_numpy(batch.is_scored)]
+        targets = torch.from_numpy(batch.targets[batch.is_scored])
+        losses = F.cross_entropy(logits, targets, reduction="none")
+        scores.append((len(batch.tokens), losses.sort().values))
+    (n_padded, padded), (n_packed, packed) = scores
+    assert n_packed < n_padded == 15
+    torch.testing.assert_close(packed, padded, **EXACT)
 
 
 # Generation

@@ -83,6 +83,62 @@ def test_spectra_that_cannot_be_used_are_replaced(simulator):
         epoch(simulator.stream(8), settings=hopeless)
 
 
+def test_what_was_replaced_is_counted(simulator, monkeypatch):
+    strict = PeakSettings(fewest_peaks=130, largest_charge=2)
+    monkeypatch.setattr("sciseq.sequencing.spectrum_stream._SHARD", 16)
+    sizes = []
+    real = Simulator.sample_arrays
+
+    def counted(self, n, rng):
+        sizes.append(n)
+        return real(self, n, rng)
+
+    stream = simulator.stream(24)
+    assert (stream.replaced, stream.n_crowded) == ({}, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Simulator, "sample_arrays", counted)
+        epoch(stream, 0, strict)
+    first = stream.replaced
+    assert len(sizes) > 2  # some of those that replaced others were replaced too
+    assert sum(first.values()) == sum(sizes) - 24
+    assert sizes[1] < sum(first.values())  # not those of the first draw alone
+    assert set(first) == {"too_few_peaks", "charge_limit"}
+    assert list(first.values()) == sorted(first.values(), reverse=True)
+    # An epoch counts once; what is held out does not count.
+    epoch(stream, 0, strict)
+    stream.held_out(24, strict, most_residues=40)
+    assert stream.replaced == first
+    epoch(stream, 1, strict)
+    other = simulator.stream(24, n_workers=2)
+    epoch(other, 1, strict)
+    both = {one: first[one] + other.replaced[one] for one in first}
+    assert stream.replaced == both
+
+
+def test_long_and_crowded_peptides_are_counted():
+    # Nine residues, and four blanks between equal ones.
+    names = ["AAGGLLEEK", "GASPVTLLDEK"]
+    simulator = Simulator(names, modifications={}, charges={2: 1.0})
+    stream = simulator.stream(40)
+    _, targets = stream.epoch(0, SETTINGS, most_residues=10)
+    assert (targets.lengths == 9).all()
+    assert list(stream.replaced) == ["its peptide is longer than 10 residues"]
+    assert stream.n_crowded == 40
+    stream.epoch(0, SETTINGS, most_residues=12)
+    assert stream.replaced == {}
+    assert 0 < stream.n_crowded < 40  # the other one needs exactly twelve
+    stream.epoch(0, SETTINGS, most_residues=13)
+    assert stream.n_crowded == 0
+
+
+def test_a_fit_says_what_was_replaced():
+    simulator = Simulator([*NAMES, "GASPVTLKLDEKVNDR"], modifications={})
+    stream = simulator.stream(16)
+    model = PeptideSequencer(**TINY).fit(stream)
+    assert stream.replaced["its peptide is longer than 12 residues"] > 0
+    assert model.skipped_ == []  # nothing of the user's is missing
+
+
 def test_wrong_numbers_are_refused(simulator):
     for changes in ({"n_per_epoch": 0}, {"n_workers": 0}, {"random_state": -1}):
         with pytest.raises(InputError, match=next(iter(changes))):

@@ -188,7 +188,7 @@ class _Layer(nn.Module):
 
 
 def rotation(position: Tensor, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines (batch, 1, row, width / 2) of rotary embeddings.
+    """Return cosines and signed sines (batch, 1, row, width) of rotary embeddings.
 
     Parameters
     ----------
@@ -202,7 +202,8 @@ def rotation(position: Tensor, width: int, dtype: torch.dtype) -> tuple[Tensor, 
     number = torch.arange(width // 2, dtype=torch.float64, device=position.device)
     speed = torch.exp(number * (-2 * math.log(_ROTARY_BASE) / width))
     angle = (position.to(torch.float64).unsqueeze(2) * speed).unsqueeze(1)
-    return angle.cos().to(dtype), angle.sin().to(dtype)
+    cosine, sine = angle.cos().to(dtype), angle.sin().to(dtype)
+    return torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)
 
 
 def rotated(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
@@ -217,6 +218,4 @@ def rotated(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     """
     cosine, sine = turn
     first, second = x.chunk(2, dim=-1)
-    return torch.cat(
-        [first * cosine - second * sine, first * sine + second * cosine], dim=-1
-    )
+    return torch.addcmul(x * cosine, torch.cat([second, first], dim=-1), sine)

@@ -15,13 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciseq.generation.base import TOGETHER, SequenceGenerator, request_seeds
+from sciseq.generation.parts.backbone import TokenTransformer
 from sciseq.generation.parts.batches import NoisyLoss, SequenceBatch
 from sciseq.generation.parts.drawing import Drawing, log_probabilities
 from sciseq.generation.parts.layout import NOTHING, Layout
+from sciseq.generation.parts.lockstep import generate_in_step
 from sciseq.generation.parts.masks import causal
 from sciseq.generation.parts.network import Condition, SequenceNetwork
 from sciseq.generation.parts.noise import gumbel
-from sciseq.generation.parts.requests import Decoder, Requests, Rows, is_counted
+from sciseq.generation.parts.requests import Decoder, Requests, Rows, Work, is_counted
 from sciseq.parameters import Integer
 from sciseq.parameters import Rule as ParameterRule
 
@@ -225,6 +227,13 @@ class AutoregressiveSequence(SequenceGenerator):
 
     def _decoder(self, drawing: Drawing) -> Decoder:
         return AutoregressiveDecoder(drawing)
+
+    def _run_requests(
+        self, network: SequenceNetwork, drawing: Drawing, requests: Requests
+    ) -> tuple[Tensor, Work]:
+        if not isinstance(network.backbone, TokenTransformer):
+            return super()._run_requests(network, drawing, requests)
+        return generate_in_step(network, drawing, requests)
 
     def _log_likelihood(
         self, tokens: Tensor, condition: Condition | None, seed: int

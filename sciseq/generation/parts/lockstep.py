@@ -1,0 +1,240 @@
+"""Autoregressive generation of requests that are all at the same position.
+
+Axes: ``batch`` (B), ``row``, ``head`` (h), ``position`` (L), ``width`` (d), ``token``
+(V).
+
+What :class:`~sciseq.generation.parts.requests.Decoder` does for requests at places of
+their own costs more than the network itself, where a pass is one token. Here requests
+go in step, given tokens are read like drawn ones, and a pass is the bare arithmetic of
+the transformer. The results are the same.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sciseq.generation.parts.backbone import TokenTransformer, rotated, rotation
+from sciseq.generation.parts.drawing import Drawing
+from sciseq.generation.parts.layout import NOTHING
+from sciseq.generation.parts.masks import attention_mask, causal
+from sciseq.generation.parts.network import SequenceNetwork
+from sciseq.generation.parts.noise import gumbel
+from sciseq.generation.parts.requests import Requests, Work
+
+__all__ = ["generate_in_step"]
+
+_NOISE_TOGETHER = 32  # positions whose noise is made at once
+
+
+class _Rows:
+    """A transformer's keys and values so far, and its next rows."""
+
+    def __init__(self, backbone: TokenTransformer, n_batch: int, capacity: int) -> None:
+        self.backbone, self.n_stored = backbone, 0
+        like = backbone.symbols
+        shape = (2, n_batch, backbone.n_heads, capacity, backbone.width)
+        self._rooms = [like.new_empty(shape) for _ in backbone.layers]
+
+    def read(
+        self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor | None
+    ) -> Tensor:
+        """Return the scores of the last of new rows (batch, row, d_model)."""
+        first, end = self.n_stored, self.n_stored + x.shape[1]
+        for layer, room in zip(self.backbone.layers, self._rooms, strict=True):
+            x = _layer(layer, x, turn, room, (first, end), mask)
+        self.n_stored = end
+        return self.backbone.scores(_normalised(self.backbone.norm, x[:, -1]))
+
+    def keep(self, items: Tensor) -> None:
+        """Drop all requests but these."""
+        self._rooms = [one.index_select(1, items) for one in self._rooms]
+
+
+def _normalised(norm: Any, x: Tensor) -> Tensor:
+    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias)
+
+
+def _layer(
+    layer: Any,
+    x: Tensor,
+    turn: tuple[Tensor, Tensor],
+    room: Tensor,
+    place: tuple[int, int],
+    mask: Tensor | None,
+) -> Tensor:
+    """Compute new rows of a layer, whose keys and values are written to their place."""
+    n_batch, n_rows, d_model = x.shape
+    qkv, out, inner = layer.qkv, layer.out, layer.feed_forward
+    heads = F.linear(_normalised(layer.norm1, x), qkv.weight, qkv.bias)
+    heads = heads.view(n_batch, n_rows, 3, layer.n_heads, -1).permute(2, 0, 3, 1, 4)
+    q, k = rotated(heads[:2], turn).unbind()  # (batch, head, row, width)
+    first, end = place
+    keys, values = room[:, :, :, :end].unbind()
+    keys[:, :, first:] = k
+    values[:, :, first:] = heads[2]
+    y = _attend(q, keys, values, mask)
+    y = y.transpose(1, 2).reshape(n_batch, n_rows, d_model)
+    x = x + F.linear(y, out.weight, out.bias)
+    a = F.linear(_normalised(layer.norm2, x), inner.W1.weight, inner.W1.bias)
+    return x + F.linear(F.gelu(a), inner.W2.weight, inner.W2.bias)
+
+
+def _attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    if q.shape[2] > 1:
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+    # One query is too little work for a fused kernel.
+    scores = (q * q.shape[-1] ** -0.5) @ keys.mT
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(dim=-1) @ values
+
+
+def generate_in_step(
+    network: SequenceNetwork, drawing: Drawing, requests: Requests
+) -> tuple[Tensor, Work]:
+    """Fill all gaps from left to right.
+
+    Parameters
+    ----------
+    network : SequenceNetwork
+        In evaluation mode, with a :class:`TokenTransformer`.
+    drawing : Drawing
+        How tokens are drawn.
+    requests : Requests
+        What; they are used up.
+
+    Returns
+    -------
+    tokens : Tensor of int64, shape (batch, position)
+        Without gaps.
+    work : Work
+        What it took, for each request.
+    """
+    backbone = network.backbone
+    assert isinstance(backbone, TokenTransformer)
+    with torch.no_grad():
+        return _Generation(network, backbone, drawing, requests).run()
+
+
+class _Generation:
+    """Requests in step: which are open, and what has become of all."""
+
+    def __init__(
+        self,
+        network: SequenceNetwork,
+        backbone: TokenTransformer,
+        drawing: Drawing,
+        requests: Requests,
+    ) -> None:
+        self.backbone, self.drawing, self.requests = backbone, drawing, requests
+        self.tokens, self.work = requests.tokens.clone(), requests.work
+        requests.keep((~requests.is_filled.all(dim=1)).nonzero().flatten())
+        if not len(requests):
+            return
+        x, before = network.prefix(len(requests), requests.condition)
+        before = before.expand(len(requests))
+        self.n_before = before.n_rows
+        length = requests.n_positions
+        self.rows = _Rows(backbone, len(requests), self.n_before + length)
+        is_row = before.segment != NOTHING
+        self.is_row = None if bool(is_row.all()) else is_row
+        mask = None if self.n_before == 1 else attention_mask(causal, before)
+        turn = rotation(before.position, backbone.width, x.dtype)
+        self.scores = self.rows.read(x, turn, mask)
+        place = torch.arange(length, device=x.device)
+        self._turns = rotation(place.unsqueeze(0), backbone.width, x.dtype)
+        self._is_given = requests.is_filled.any(dim=0).tolist()
+        self._last_gap = (~requests.is_filled * place).amax(dim=1)
+        self._ends = set(self._last_gap.tolist())
+
+    def run(self) -> tuple[Tensor, Work]:
+        """Go from position to position until every request is complete."""
+        for position in range(self.requests.n_positions if len(self.requests) else 0):
+            self._draw(position)
+            if not self._goes_on(position):
+                break
+            self._read(position)
+        return self.tokens, self.work
+
+    def _draw(self, position: int) -> None:
+        requests, place = self.requests, position % _NOISE_TOGETHER
+        logs = self._logs(None if requests.allowed is None
+                          else requests.allowed[:, position])  # fmt: skip
+        if self.drawing.temperature:
+            if place == 0:
+                self._noise = self._noise_from(position)
+            logs = logs + self._noise[:, place]
+        drawn = logs.argmax(dim=-1)
+        if self._is_given[position]:
+            is_given = requests.is_filled[:, position]
+            drawn = requests.tokens[:, position].where(is_given, drawn)
+        requests.tokens[:, position] = drawn
+
+    def _logs(self, allowed: Tensor | None) -> Tensor:
+        """Log-probabilities that noise is added to, up to a constant."""
+        drawing, scores = self.drawing, self.scores
+        if drawing.top_k is not None or drawing.top_p < 1:
+            return drawing.law(scores, allowed)
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, -torch.inf)
+        scores = scores.double()
+        return scores if drawing.temperature in (0, 1) else scores / drawing.temperature
+
+    def _noise_from(self, position: int) -> Tensor:
+        """Make the noise of the next positions (batch, place, token)."""
+        end = min(position + _NOISE_TOGETHER, self.requests.n_positions)
+        device = self.requests.seeds.device
+        place = torch.arange(position, end, device=device).view(1, -1, 1)
+        token = torch.arange(self.backbone.n_tokens, device=device).view(1, 1, -1)
+        return gumbel(self.requests.seeds, 0, place, token)
+
+    def _goes_on(self, position: int) -> bool:
+        """Take complete requests out; tell whether any is left."""
+        requests = self.requests
+        if requests.end is None:
+            if position not in self._ends:
+                return True
+            done = self._last_gap == position
+        else:
+            done = self._last_gap <= position
+            done = done | (requests.tokens[:, position] == requests.end)
+            if not bool(done.any()):
+                return True
+        self._release(done, position)
+        items = (~done).nonzero().flatten()
+        requests.keep(items)
+        self._last_gap = self._last_gap[items]
+        if self.is_row is not None:
+            self.is_row = self.is_row[items]
+        if len(items):
+            self.rows.keep(items)
+            self.scores = self.scores[items]
+            if self.drawing.temperature:
+                self._noise = self._noise[items]
+        return len(items) > 0
+
+    def _release(self, done: Tensor, position: int) -> None:
+        requests, number = self.requests, self.requests.number[done]
+        finished = requests.tokens[done]
+        if requests.end is not None:  # all behind the first end are ends
+            is_end = (finished == requests.end).cumsum(dim=1) > 0
+            finished = finished.masked_fill(is_end, requests.end)
+        self.tokens[number] = finished
+        self.work.n_passes[number] = position + 1
+        self.work.n_rows[number] = self.n_before + position
+        n_read = position * self.n_before + position * (position - 1) // 2
+        self.work.n_read[number] = n_read
+
+    def _read(self, position: int) -> None:
+        tokens = self.requests.tokens[:, position : position + 1]
+        x = self.backbone.symbols[tokens] + self.backbone.places[position + 1]
+        cosine, sine = self._turns
+        place = slice(position, position + 1)
+        mask = None
+        if self.is_row is not None:
+            ones = self.is_row.new_ones(len(x), position + 1)
+            mask = torch.cat([self.is_row, ones], dim=1)[:, None, None, :]
+        turn = cosine[:, :, place], sine[:, :, place]
+        self.scores = self.rows.read(x, turn, mask)
