@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sciseq.errors import SciSeqError
+from sciseq.generation.alphabet import Alphabet
 from sciseq.generation.base import SequenceGenerator
 from sciseq.generation.sequences.autoregressive import AutoregressiveSequence
 from sciseq.registry import METHODS
@@ -25,7 +26,8 @@ def generators():
         if method.data == "generation":
             module = importlib.import_module(method.module_name)
             made = getattr(module, method.class_name)
-            if issubclass(made, SequenceGenerator):
+            # The battery's data are sequences, not arrays of two axes.
+            if issubclass(made, SequenceGenerator) and made.alphabet_type is Alphabet:
                 yield pytest.param(made, id=method.name)
 
 

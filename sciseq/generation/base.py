@@ -74,6 +74,9 @@ class SequenceGenerator(TorchEstimator):
         "validation_fraction": Real(0.0, 1.0, open_high=True),
     }
 
+    # How data become tokens.
+    alphabet_type: ClassVar[type[Alphabet]] = Alphabet
+
     # ------------------------------------------------------- what a method says
 
     @abstractmethod
@@ -141,7 +144,7 @@ class SequenceGenerator(TorchEstimator):
 
     def _codings(self, X: Any, y: Any) -> tuple[Alphabet, ConditionCoding | None]:
         """Learn how sequences and conditions become numbers."""
-        alphabet = Alphabet.of(X, self.max_length)
+        alphabet = self.alphabet_type.of(X, self.max_length)
         return alphabet, None if y is None else ConditionCoding.of(y)
 
     def _encoded(
@@ -565,7 +568,7 @@ class SequenceGenerator(TorchEstimator):
     ) -> None:
         made = dict(attributes)
         if made.get("alphabet_") is not None:
-            made["alphabet_"] = Alphabet.from_dict(made["alphabet_"])
+            made["alphabet_"] = self.alphabet_type.from_dict(made["alphabet_"])
         if made.get("condition_coding_") is not None:
             coding = ConditionCoding.from_dict(made["condition_coding_"])
             made["condition_coding_"] = coding

@@ -146,16 +146,32 @@ class AxialNetwork(nn.Module):
         Tensor, shape (batch, row, column, token)
             Logarithms of the probabilities, up to a constant for each cell.
         """
-        self._check_shape(*tokens.shape[1:])
+        scores: Tensor = self.head(self.states(self.symbols(tokens), condition))
+        return scores
+
+    def states(self, embedded: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return what the scores of all cells are made from.
+
+        Parameters
+        ----------
+        embedded : Tensor, shape (batch, row, column, d_model)
+            Embedded values of the cells.
+        condition : Tensor, shape (batch, feature), optional
+            As in :meth:`forward`.
+
+        Returns
+        -------
+        Tensor, shape (batch, row, column, d_model)
+            That of a cell rests on the cells before it.
+        """
+        self._check_shape(*embedded.shape[1:3])
         told = self._told(condition)
-        embedded = self.symbols(tokens)
         cells = self.outer_places(embedded) + told
         context, _ = self.outer(self.dropout(cells))
         cells = _shift_right(embedded) + _shift_down(context)
         cells = self.dropout(self.inner_places(cells) + told)
-        states, _ = self.inner(cells.flatten(0, 1))  # (line, cell, d_model)
-        scores: Tensor = self.head(states.view(cells.shape))
-        return scores
+        states: Tensor = self.inner(cells.flatten(0, 1))[0]  # (line, cell, d_model)
+        return states.view(cells.shape)
 
     def log_prob(self, tokens: Tensor, condition: Tensor | None = None) -> Tensor:
         r"""Return the logarithm of the probability of whole arrays.

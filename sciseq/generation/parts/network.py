@@ -14,7 +14,7 @@ from sciseq.generation.parts.cache import KeyValueCache
 from sciseq.generation.parts.layout import NOTHING, Layout
 from sciseq.generation.parts.masks import Rule
 
-__all__ = ["Backbone", "Condition", "SequenceNetwork"]
+__all__ = ["Backbone", "Condition", "SequenceNetwork", "mean_of_rows"]
 
 
 class Backbone(nn.Module, ABC):
@@ -178,3 +178,24 @@ class SequenceNetwork(nn.Module):
         x = torch.cat([x, self.embed(tokens, layout)], dim=1)
         states: Tensor = self(x, before.followed_by(layout), rule)
         return states[:, before.n_rows - 1 :]
+
+
+def mean_of_rows(x: Tensor, is_row: Tensor) -> Tensor:
+    """Return the mean of rows that are none of the padding, (batch, d_model).
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, row, d_model)
+        Rows in no order.
+    is_row : Tensor of bool, shape (batch, row)
+        False at padding; without any row the mean is 0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x = torch.tensor([[[1.0], [3.0], [9.0]]])
+    >>> mean_of_rows(x, torch.tensor([[True, True, False]]))
+    tensor([[2.]])
+    """
+    total = x.masked_fill(~is_row.unsqueeze(2), 0.0).sum(dim=1)
+    return total / is_row.sum(dim=1, keepdim=True).clamp_min(1).to(x.dtype)

@@ -1,0 +1,103 @@
+r"""Autoregressive generation where far tokens are read through spans (Combiner).
+
+Axes: ``batch`` (B), ``position`` (L), ``token`` (V).
+
+Card: sequences §13.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sciseq.generation.parts.combiner_backbone import CombinerTransformer
+from sciseq.generation.parts.combiner_plans import PLANS
+from sciseq.generation.parts.network import Backbone
+from sciseq.generation.sequences.autoregressive import AutoregressiveSequence
+from sciseq.parameters import AnyOf, Integer, Nothing
+from sciseq.parameters import Rule as ParameterRule
+
+__all__ = ["CombinerSequence"]
+
+
+class _Plans:
+    """Rule of a parameter that names one plan, or several."""
+
+    names = tuple(PLANS)
+
+    def allows(self, value: Any) -> bool:
+        """Tell whether ``value`` keeps the rule."""
+        plans = (value,) if isinstance(value, str) else value
+        return (
+            isinstance(plans, list | tuple)
+            and len(plans) > 0
+            and all(isinstance(one, str) and one in PLANS for one in plans)
+        )
+
+    def describe(self) -> str:
+        """Say what is allowed."""
+        return f"one or several of {', '.join(map(repr, PLANS))}"
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CombinerSequence(AutoregressiveSequence):
+    r"""Generate long sequences token by token, at less than quadratic cost.
+
+    .. math:: p(x) = \prod_i p(x_i \mid x_{<i}, c)
+
+    where every token reads all before it: near ones directly, far ones through the
+    summaries of spans, see
+    :func:`~sciseq.generation.parts.combiner_attention.combiner_attention`.
+
+    Parameters
+    ----------
+    plan : str or list of str, default="fixed"
+        How what comes before a token is divided: ``"fixed"``, ``"logsparse"``,
+        ``"axial_vertical"`` or ``"axial_row_major"``. Several give the mean of what
+        they find.
+    span : int, optional
+        Length of a span (``"fixed"``) or of a row (axial plans), in tokens; by default
+        the square root of the longest sequence, rounded up.
+    **others
+        As in :class:`AutoregressiveSequence`.
+
+    Notes
+    -----
+    A span that holds the whole sequence, the begin and the condition, or a span of one
+    token, gives :class:`AutoregressiveSequence` itself, with the same weights.
+
+    :meth:`score_samples` is exact, in one pass. Samples have exactly this law: queries,
+    keys and values are cached, what they read is computed anew for each token.
+
+    A condition of several rows, such as peaks, is told as their mean.
+
+    Card: sequences §13 (Ren et al., arXiv:2107.05768).
+
+    Examples
+    --------
+    >>> model = CombinerSequence(max_epochs=2, span=3, random_state=0, device="cpu")
+    >>> model = model.fit(["ACGTACGT", "ACGGACGG"] * 20)
+    >>> len(model.sample(3, random_state=0))
+    3
+    """
+
+    plan: str | Sequence[str] = "fixed"
+    span: int | None = None
+
+    _parameter_rules: ClassVar[dict[str, ParameterRule]] = {
+        **AutoregressiveSequence._parameter_rules,
+        "plan": _Plans(),
+        "span": AnyOf(Nothing(), Integer(1)),
+    }
+
+    def _make_backbone(self) -> Backbone:
+        return CombinerTransformer(
+            self.alphabet_.n_tokens,
+            self.alphabet_.n_positions,
+            int(self.d_model),
+            int(self.d_ff),
+            int(self.n_layers),
+            int(self.n_heads),
+            float(self.dropout),
+            self.plan,
+            None if self.span is None else int(self.span),
+        )
