@@ -236,6 +236,8 @@ def _work(shape: Sequence[int], requests: Requests) -> Work:
     n_above, n_cells = n_rows - 1, n_rows * n_columns
     n_read = n_rows * n_columns * (n_columns - 1) // 2  # cells before, in the row
     n_read += n_columns * n_above * (n_above - 1) // 2  # rows above, in the column
-    counts = (n_cells + n_above, n_cells + n_above * n_columns, n_read)
-    each = (torch.full_like(requests.seeds, one) for one in counts)
-    return Work(*each, (~requests.is_filled).sum(dim=1))
+    passes, rows, read = (
+        torch.full_like(requests.seeds, one)
+        for one in (n_cells + n_above, n_cells + n_above * n_columns, n_read)
+    )
+    return Work(passes, rows, read, (~requests.is_filled).sum(dim=1))
