@@ -26,7 +26,7 @@ from sciseq.parameters import Rule as ParameterRule
 from sciseq.torch_base import TRAINING_RULES, TorchEstimator, data_fingerprint
 from sciseq.training import Batches, TrainingOptions, resolve_seed
 
-__all__ = ["TOGETHER", "SequenceGenerator", "request_seeds"]
+__all__ = ["TOGETHER", "SequenceGenerator", "make_drawing", "request_seeds"]
 
 # The rate rises over this share of the steps, then falls along a cosine.
 _WARM_UP = 0.05
@@ -288,7 +288,7 @@ class SequenceGenerator(TorchEstimator):
         list of str, list of lists, or array of int, as in fit
         """
         self._check_is_fitted()
-        drawing = _drawing(temperature, top_k, top_p)
+        drawing = make_drawing(temperature, top_k, top_p)
         tokens, work = self._generate(n, condition, template, allowed, drawing,
                                       random_state)  # fmt: skip
         self.last_work = work
@@ -303,13 +303,7 @@ class SequenceGenerator(TorchEstimator):
         drawing: Drawing,
         random_state: Any,
     ) -> tuple[Tensor, Work]:
-        rows = self._template_rows(template)
-        told = self._condition_rows(condition)
-        if rows is None:
-            rows = torch.full((1, self.alphabet_.n_positions), -1)
-        n_told = 1 if told is None else len(told.rows)
-        n = max(len(rows), n_told) if n is None else n
-        _check_counts(n, templates=len(rows), conditions=n_told)
+        n, rows, told = self._asked(n, condition, template)
         legal = self._legal(allowed)
         seed = resolve_seed(random_state)
         made = [
@@ -319,6 +313,19 @@ class SequenceGenerator(TorchEstimator):
         tokens = torch.cat([one for one, _ in made]).cpu()
         fields = zip(*(vars(one).values() for _, one in made), strict=True)
         return tokens, Work(*(torch.cat(one).cpu() for one in fields))
+
+    def _asked(
+        self, n: int | None, condition: Any, template: Any
+    ) -> tuple[int, Tensor, Condition | None]:
+        """How many are asked for, with templates and conditions, one or n of each."""
+        rows = self._template_rows(template)
+        told = self._condition_rows(condition)
+        if rows is None:
+            rows = torch.full((1, self.alphabet_.n_positions), -1)
+        n_told = 1 if told is None else len(told.rows)
+        n = max(len(rows), n_told) if n is None else n
+        _check_counts(n, templates=len(rows), conditions=n_told)
+        return n, rows, told
 
     def _generate_some(
         self,
@@ -478,7 +485,7 @@ class SequenceGenerator(TorchEstimator):
             legal[:, self.alphabet_.end] = False
         told = self._condition_rows(condition)
         _check_counts(len(rows), conditions=1 if told is None else len(told.rows))
-        seed, drawing = resolve_seed(random_state), _drawing(temperature, None, 1.0)
+        seed, drawing = resolve_seed(random_state), make_drawing(temperature, None, 1.0)
         made = [
             self._infill_some(some, of, legal, drawing, seed, numbers)
             for numbers, some, of in _parts(len(rows), rows, told)
@@ -623,7 +630,8 @@ def _pair(data: Any) -> tuple[Any, Any]:
     return data if isinstance(data, tuple) else (data, None)
 
 
-def _drawing(temperature: float, top_k: int | None, top_p: float) -> Drawing:
+def make_drawing(temperature: float, top_k: int | None, top_p: float) -> Drawing:
+    """Return how tokens are drawn, or raise what is wrong with it."""
     problems = []
     if not temperature >= 0 or np.isinf(temperature):
         problems.append(f"temperature={temperature!r} must be at least 0")

@@ -16,7 +16,7 @@ from sciseq.generation.parts.layout import NOTHING, Layout
 from sciseq.generation.parts.masks import Rule
 from sciseq.generation.parts.network import Condition, SequenceNetwork
 
-__all__ = ["Decoder", "Requests", "Rows", "Work", "generate", "is_counted"]
+__all__ = ["Decoder", "Requests", "Rows", "Work", "begin", "generate", "is_counted"]
 
 
 @dataclass
@@ -242,9 +242,7 @@ def generate(
     with torch.no_grad():
         _release(requests, tokens, requests.is_filled.all(dim=1))
         if len(requests):
-            if decoder.keeps_prefix:
-                _read_prefix(network, decoder, requests, work)
-            decoder.start(requests)
+            begin(network, decoder, requests, work)
         while True:
             _release(requests, tokens, decoder.is_done(requests))
             if not len(requests):
@@ -252,6 +250,15 @@ def generate(
             step(network, decoder, requests, work)
     work.n_tokens = (is_free & is_counted(tokens, end)).sum(dim=1)
     return tokens, work
+
+
+def begin(
+    network: SequenceNetwork, decoder: Decoder, requests: Requests, work: Work
+) -> None:
+    """Do what comes before the first step of requests, none of them complete."""
+    if decoder.keeps_prefix:
+        _read_prefix(network, decoder, requests, work)
+    decoder.start(requests)
 
 
 def is_counted(tokens: Tensor, end: int | None) -> Tensor:

@@ -1,0 +1,321 @@
+"""Continuous batching: invariants of card §15 (test T20)."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sequence_toys import fitted, tiny_network
+
+from sciseq.errors import CapabilityError, InputError, InputTypeError
+from sciseq.generation import serving
+from sciseq.generation.conditions import ConditionCoding
+from sciseq.generation.markov_chain import MarkovChain
+from sciseq.generation.parts.combiner_backbone import CombinerTransformer
+from sciseq.generation.parts.joining import SeatedCache
+from sciseq.generation.parts.layout import NOTHING
+from sciseq.generation.parts.network import SequenceNetwork
+from sciseq.generation.sequences.autoregressive import AutoregressiveSequence
+from sciseq.generation.sequences.axial import AxialAutoregressor
+from sciseq.generation.sequences.block_diffusion import BlockDiffusionSequence
+from sciseq.generation.sequences.combiner import CombinerSequence
+from sciseq.generation.sequences.draft_verify import DraftVerifySequence
+from sciseq.generation.sequences.masked_diffusion import MaskedDiffusionSequence
+from sciseq.generation.serving import ContinuousBatcher
+from sciseq.nn import build_network
+
+LENGTH = 7
+
+# What may be asked for: lengths, places of gaps and ways to draw are unequal.
+ASKS = [
+    {"n": 2, "random_state": 0},
+    {"n": 3, "temperature": 0.5, "random_state": 1},
+    {"template": "AB?A", "random_state": 2},
+    {"template": ["?B", "ABAB?AA", "A?A?A"], "temperature": 2.0, "random_state": 3},
+    {"n": 2, "allowed": "A", "random_state": 4},
+    {"n": 1, "top_k": 1, "random_state": 5},
+    {"n": 1, "allowed": {0: "B"}, "template": "?A", "random_state": 6},
+    {"template": "ABABABA", "random_state": 7},  # nothing is to be done
+]
+FIXED = [
+    {"template": "A??????", "random_state": 0},
+    {"template": "ABABA??", "random_state": 1},  # complete before the others
+    {"template": "?B?????", "random_state": 2},
+    {"template": "???ABAB", "random_state": 3},
+]
+
+
+def autoregressive():
+    return fitted(AutoregressiveSequence, 3, LENGTH, with_ends=True)
+
+
+def block_diffusion():
+    """Sequences need unequal numbers of passes: certain tokens are kept at once."""
+    return fitted(
+        BlockDiffusionSequence, 3, LENGTH, with_ends=True, block_size=3, threshold=0.6
+    )
+
+
+def combiner():
+    network = build_network(
+        lambda: SequenceNetwork(
+            CombinerTransformer(3, LENGTH, 8, 12, 2, 2, 0.0, span=3), 8
+        ),
+        torch.Generator().manual_seed(0),
+    )
+    network = network.double().eval().requires_grad_(False)
+    network.backbone.transformer.symbols *= 20
+    network.backbone.transformer.places *= 20
+    return fitted(CombinerSequence, 3, LENGTH, network=network, with_ends=True)
+
+
+def of(cls):
+    return lambda: fitted(cls, 3, LENGTH, with_ends=True)
+
+
+MAKERS = {
+    "autoregressive": autoregressive,
+    "block diffusion": block_diffusion,
+    "masked diffusion": of(MaskedDiffusionSequence),
+    "draft and verify": of(DraftVerifySequence),
+    "combiner": combiner,
+}
+
+
+class Known:
+    """What a model gives for every ask on its own, and in how many passes."""
+
+    def __init__(self, model):
+        self.model, self._samples, self._passes = model, {}, {}
+
+    def samples(self, number):
+        if number not in self._samples:
+            self._samples[number] = self.model.sample(**ASKS[number])
+        return self._samples[number]
+
+    def n_passes(self, number):
+        if number not in self._passes:
+            alone = ContinuousBatcher(self.model)
+            alone.submit(**ASKS[number])
+            alone.run()
+            self._passes[number] = alone.served.n_passes
+        return self._passes[number]
+
+
+@pytest.fixture(scope="module", params=["autoregressive", "block diffusion"])
+def known(request):
+    return Known(MAKERS[request.param]())
+
+
+def serve(batcher, arrivals, asks):
+    """Submit asks at their times; return tickets, and passes and pauses until done."""
+    tickets, now, waiting = {}, 0, sorted(enumerate(arrivals), key=lambda one: one[1])
+    is_left = True
+    while is_left or waiting:
+        while waiting and waiting[0][1] <= now:
+            place, _ = waiting.pop(0)
+            tickets[place] = batcher.submit(**asks[place])
+        is_left = batcher.advance()
+        now += 1
+        check_memory(batcher)
+    return [tickets[place] for place in range(len(asks))], now
+
+
+def check_memory(batcher):
+    """Seats are side by side, and hold as much as the active sequences need."""
+    network = batcher._model.network_.backbone
+    n_slots, width = (
+        LENGTH + 1,
+        getattr(network, "transformer", network).symbols.shape[1],
+    )
+    n_layers = len(getattr(network, "transformer", network).layers)
+    pool = batcher._pool
+    seats = [pool.slot_of(one) for one in pool.requests]
+    assert seats == list(range(pool.active.start, pool.active.stop))
+    n_tensors = 3 if isinstance(network, CombinerTransformer) else 2
+    each = n_tensors * n_layers * n_slots * width * 8
+    assert batcher.cache_bytes == batcher.n_active * each
+    assert batcher.n_active <= pool.capacity
+
+
+@settings(max_examples=20)
+@given(
+    asked=st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, len(ASKS) - 1)),
+        min_size=1,
+        max_size=6,
+    ),
+    max_active=st.sampled_from([1, 2, 3, 5, 64]),
+)
+def test_every_arrival_pattern_gives_what_each_request_gives(
+    known, asked, max_active
+) -> None:
+    arrivals, numbers = zip(*asked, strict=True)
+    batcher = ContinuousBatcher(known.model, max_active)
+    tickets, n = serve(batcher, arrivals, [ASKS[number] for number in numbers])
+    for ticket, number in zip(tickets, numbers, strict=True):
+        assert batcher.result(ticket) == known.samples(number)
+    assert batcher.cache_bytes == 0
+    assert batcher._running is None  # no memory is kept
+    assert not (batcher._sequences or batcher._made or batcher._n_missing)
+    if max_active == 64:  # there was always room
+        own = [max(known.n_passes(number), 1) for number in numbers]
+        assert n == max(a + b for a, b in zip(arrivals, own, strict=True))
+
+
+@pytest.mark.parametrize("name", list(MAKERS))
+def test_every_decoder_can_be_served(name) -> None:
+    model = MAKERS[name]()
+    batcher = ContinuousBatcher(model, 3)
+    asks = [*ASKS, *FIXED]
+    tickets, _ = serve(batcher, range(len(asks)), asks)
+    for ticket, ask in zip(tickets, asks, strict=True):
+        assert batcher.result(ticket) == model.sample(**ask)
+    assert batcher.served.most_active == 3
+
+
+def test_passes_are_shared() -> None:
+    batcher = ContinuousBatcher(fitted(AutoregressiveSequence, 3, LENGTH))
+    for number in range(4):
+        batcher.submit(2, random_state=number)
+        batcher.advance()
+    batcher.run()
+    # A sequence needs a pass for each token but the first; the last joins third.
+    assert batcher.served.n_passes == 3 + LENGTH - 1
+    assert batcher.served.n_prefills == 4
+    assert batcher.served.n_tokens == 8 * LENGTH
+    assert batcher.served.n_rows == 8 * (LENGTH - 1)
+    assert batcher.served.tokens_per_pass == 8 * LENGTH / (LENGTH + 2)
+    assert batcher.served.tokens_per_second > 0
+
+
+def test_first_come_first_served() -> None:
+    batcher = ContinuousBatcher(autoregressive(), 1)
+    tickets = [batcher.submit(**ask) for ask in (ASKS[0], ASKS[2], ASKS[1])]
+    finished = []
+    while batcher.advance():
+        finished += [t for t in tickets if batcher.is_done(t) and t not in finished]
+    assert finished == tickets[: len(finished)]
+    assert batcher.served.most_active == 1
+
+
+def test_conditions_of_unequal_lengths_join() -> None:
+    model = fitted(
+        AutoregressiveSequence, 3, LENGTH,
+        network=tiny_network(3, LENGTH, n_features=2),
+    )  # fmt: skip
+    model.condition_coding_ = ConditionCoding(mean=[0.0, 0.0], scale=[1.0, 1.0])
+    generator = torch.Generator().manual_seed(0)
+    asks = [
+        {"condition": [torch.randn(n, 2, generator=generator).numpy()],
+         "n": 2, "random_state": n}
+        for n in (2, 1, 4, 3, 2)
+    ]  # fmt: skip
+    batcher = ContinuousBatcher(model, 5)
+    tickets = []
+    for ask in asks:
+        tickets.append(batcher.submit(**ask))
+        batcher.advance()
+    batcher.run()
+    wanted = [model.sample(**ask) for ask in asks]
+    assert [batcher.result(one) for one in tickets] == wanted
+    # The conditions matter, so that a mistake would have been seen.
+    other = {"condition": asks[1]["condition"]}
+    assert wanted != [model.sample(**{**ask, **other}) for ask in asks]
+
+
+# --- What is wrong is seen ------------------------------------------------------------
+
+
+def is_right():
+    model = fitted(AutoregressiveSequence, 3, LENGTH)
+    batcher = ContinuousBatcher(model, 4)
+    asks = [dict(one, random_state=seed) for seed in range(6) for one in FIXED]
+    tickets = [batcher.submit(**ask) for ask in asks]
+    batcher.run()
+    made = [batcher.result(one) for one in tickets]
+    return made == [model.sample(**ask) for ask in asks]
+
+
+def test_rows_that_do_not_move_are_seen(monkeypatch) -> None:
+    assert is_right()
+
+    def stays(cache, items):
+        cache._show()
+        cache.layout = cache.layout.requests(items)
+        is_used = (cache.layout.segment != NOTHING).any(dim=0)
+        cache._used = int(is_used.nonzero().max()) + 1
+
+    monkeypatch.setattr(SeatedCache, "keep", stays)
+    assert not is_right()
+
+
+def test_an_order_that_is_not_that_of_the_seats_is_seen(monkeypatch) -> None:
+    join = serving.join
+
+    def at_the_end(requests, others, order):
+        seeds = torch.cat([requests.seeds, others.seeds])
+        join(requests, others, order)
+        requests.seeds = seeds
+
+    monkeypatch.setattr(serving, "join", at_the_end)
+    assert not is_right()
+
+
+def test_noise_that_is_shared_is_seen(monkeypatch) -> None:
+    """Seeds that follow the batch, as one generator for all would."""
+    begun = ContinuousBatcher._begun
+
+    def by_place(self, sequences):
+        requests = begun(self, sequences)
+        requests.seeds = torch.arange(len(sequences)) + self.n_active
+        return requests
+
+    monkeypatch.setattr(ContinuousBatcher, "_begun", by_place)
+    assert not is_right()
+
+
+# --- For callers ----------------------------------------------------------------------
+
+
+def test_results_are_handed_over_once() -> None:
+    batcher = ContinuousBatcher(autoregressive())
+    ticket = batcher.submit(3, random_state=0)
+    with pytest.raises(InputError, match="not complete"):
+        batcher.result(ticket)
+    batcher.run()
+    assert len(batcher.result(ticket)) == 3
+    with pytest.raises(InputError, match="handed over"):
+        batcher.result(ticket)
+    with pytest.raises(InputError, match="unknown"):
+        batcher.is_done(9)
+    assert not batcher.advance()  # nothing is left
+
+
+def test_wrong_models_and_arguments() -> None:
+    with pytest.raises(InputTypeError, match="MarkovChain"):
+        ContinuousBatcher(MarkovChain())
+    with pytest.raises(InputError, match="0"):
+        ContinuousBatcher(autoregressive(), 0)
+    with pytest.raises(CapabilityError, match="row by row"):
+        ContinuousBatcher(fitted(AxialAutoregressor))
+    with pytest.raises(Exception, match="not fitted"):
+        ContinuousBatcher(AutoregressiveSequence())
+    batcher = ContinuousBatcher(autoregressive())
+    for wrong in ({"temperature": -1}, {"n": 0}, {"template": "Z"}, {"allowed": "Z"}):
+        with pytest.raises(InputError):
+            batcher.submit(**wrong)
+    assert not batcher.n_waiting
+    assert not batcher.advance()
+
+
+def test_progress_is_told(capsys) -> None:
+    batcher = ContinuousBatcher(autoregressive(), verbose=1)
+    batcher.submit(2, random_state=0)
+    batcher.run()
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "active 0  waiting 0  done 2" in last
+    assert "tokens per second" in last
+    quiet = ContinuousBatcher(autoregressive())
+    quiet.submit(1, random_state=0)
+    quiet.run()
+    assert capsys.readouterr().err == ""
