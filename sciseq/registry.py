@@ -276,8 +276,8 @@ METHODS: tuple[Method, ...] = (
     Method(
         name="document-summarizer",
         target="sciseq.generation.summarizer:DocumentSummarizer",
-        title="Central sentences, then a text written from them (LexRank, LoRA)",
-        paper="Patent summarisation, arXiv:2503.10354",
+        title="Central sentences of long documents, and summaries written from them",
+        paper="arXiv:2503.10354; Erkan and Radev, LexRank, JAIR 2004",
         card="sequences §18",
         data="generation",
         status="experimental",
