@@ -31,7 +31,7 @@ IntegerArray: TypeAlias = NDArray[np.int64]
 class RecallTask(NamedTuple):
     """Questions whose answers stand in their inputs.
 
-    Attributes
+    Parameters
     ----------
     inputs : ndarray of int64, shape (sample, place)
         Keys, each with its value behind it, and then the keys that are asked for.

@@ -22,7 +22,7 @@ IntegerArray: TypeAlias = NDArray[np.int64]
 class QuantisedSeries(NamedTuple):
     """Series, and the bins that their values fall into.
 
-    Attributes
+    Parameters
     ----------
     bins : ndarray of int64, shape (sample, place)
         Number of the bin of each value; those outside go to the first or last bin.
@@ -126,7 +126,7 @@ def _autoregressive(
 class EventHistories(NamedTuple):
     """Items that users have met, and the law behind them.
 
-    Attributes
+    Parameters
     ----------
     histories : list of ndarray of int64
         Items of each user, first to last.

@@ -50,16 +50,6 @@ class SpectrumStream:
         Processes that simulate the next epoch while this one is trained on; with 1
         the training process itself does it, in between.
 
-    Attributes
-    ----------
-    replaced : dict of str to int
-        Simulated spectra that could not be used, so that others took their places, by
-        reason, the most frequent one first.
-    n_crowded : int
-        Spectra that the nonautoregressive decoder learns nothing from: one symbol for
-        each residue and one between equal neighbours are more than it has,
-        ``most_residues``. They are not replaced, as the other decoder learns from them.
-
     Raises
     ------
     InputError
@@ -114,7 +104,10 @@ class SpectrumStream:
 
     @property
     def replaced(self) -> dict[str, int]:
-        """Spectra that were replaced, by reason."""
+        """Spectra that could not be used and were replaced, by reason.
+
+        Counted over the epochs that were made.
+        """
         return dict(
             sum(
                 (one.replaced for one in self._counts.values()), Counter()
@@ -123,7 +116,11 @@ class SpectrumStream:
 
     @property
     def n_crowded(self) -> int:
-        """Spectra whose peptides need more symbols than ``most_residues``."""
+        """Spectra that the nonautoregressive decoder learns nothing from.
+
+        One symbol for each residue and one between equal neighbours are more than it
+        has, ``most_residues``. They stay, as the other decoder learns from them.
+        """
         return sum(one.crowded for one in self._counts.values())
 
     def epoch(

@@ -93,7 +93,7 @@ def _scan(a: Tensor, b: Tensor) -> Tensor:
 class StateCarry(NamedTuple):
     """Which tokens take over the state of a neighbour.
 
-    Attributes
+    Parameters
     ----------
     forward : Tensor of bool, shape (row, token)
         True where a token takes over the left-to-right state of the token before.

@@ -22,7 +22,7 @@ BoolArray: TypeAlias = NDArray[np.bool_]
 class RecallRow(NamedTuple):
     """One training sample.
 
-    Attributes
+    Parameters
     ----------
     inputs : ndarray of int64, shape (P,)
         The prefix: what may be read in both directions. It may be empty.
@@ -42,7 +42,7 @@ class RecallRow(NamedTuple):
 class RecallBatch(NamedTuple):
     """Samples in arrays of shape (row, token).
 
-    Attributes
+    Parameters
     ----------
     tokens : ndarray of int64
         What the network reads.

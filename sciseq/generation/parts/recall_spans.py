@@ -62,7 +62,7 @@ def hide_spans(
 class DelimitedSpan(NamedTuple):
     """A span, and how many symbols before and behind it are its delimiters.
 
-    Attributes
+    Parameters
     ----------
     first, stop : int
         Place of its first symbol, and of the first behind it.
