@@ -207,6 +207,10 @@ class Decoder(ABC):
     def rows(self, requests: Requests) -> Rows:
         """Choose what the next pass computes."""
 
+    def computes_prefix(self, requests: Requests) -> bool:
+        """Tell whether the next pass computes conditions and begin as well."""
+        return not self.keeps_prefix
+
     @abstractmethod
     def commit(self, requests: Requests, rows: Rows, scores: Tensor) -> None:
         """Fill tokens, and store rows, from the scores (batch, row, token)."""
@@ -291,7 +295,7 @@ def step(
     rows = decoder.rows(requests)
     n_batch, layout = len(requests), rows.layout
     x, n_before = network.embed(rows.tokens, layout), 0
-    if not decoder.keeps_prefix:
+    if decoder.computes_prefix(requests):
         before, its_layout = network.prefix(n_batch, requests.condition)
         x, n_before = torch.cat([before, x], dim=1), its_layout.n_rows
         layout = its_layout.followed_by(layout)
