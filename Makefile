@@ -100,6 +100,7 @@ bench: $(STAMP)  ## Compare with other packages (long)
 	$(BIN)/python benchmarks/peptide_scale.py
 	$(BIN)/python benchmarks/peptide_peers.py
 	$(BIN)/python benchmarks/summaries.py
+	$(BIN)/python benchmarks/adapters.py
 
 bench-gpu: $(STAMP)  ## Compare the scans on a CUDA GPU, where there is one
 	$(BIN)/python benchmarks/scan_gpu.py --sweep

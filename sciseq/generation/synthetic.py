@@ -2,8 +2,8 @@
 
 Axes: ``sample``, ``place`` (t of a sequence). Every draw comes from the generator that
 is passed. The numbers S1 to S8 are those of the card, sequences §0.6. The others are in
-:mod:`sciseq.generation.synthetic_chain` (S4) and :mod:`sciseq.generation.synthetic_series`
-(S6, S8).
+:mod:`sciseq.generation.synthetic_chain` (S4) and
+:mod:`sciseq.generation.synthetic_series` (S6, S8).
 """
 
 from typing import NamedTuple, TypeAlias

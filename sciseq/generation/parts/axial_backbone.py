@@ -113,7 +113,9 @@ class AxialBackbone(Backbone):
         told = self.condition(x[:, :n_before], before)
         n_missing = self.shape[0] * self.shape[1] - (x.shape[1] - n_before)
         cells = F.pad(x[:, n_before:], (0, 0, 0, n_missing))
-        states = self.cells.states(cells.view(len(x), *self.shape, -1), told).flatten(1, 2)
+        states = self.cells.states(
+            cells.view(len(cells), *self.shape, -1), told
+        ).flatten(1, 2)
         # The begin's is that of the first cell. Behind the last cell there is none.
         states = F.pad(states, (0, 0, n_before - 1, 1))
         return states[:, : x.shape[1]]

@@ -21,7 +21,7 @@ from sciseq.generation.parts.layout import NOTHING
 from sciseq.generation.parts.masks import attention_mask, causal
 from sciseq.generation.parts.network import SequenceNetwork
 from sciseq.generation.parts.noise import gumbel
-from sciseq.generation.parts.requests import Requests, Work
+from sciseq.generation.parts.requests import Requests, Work, is_counted
 
 __all__ = ["generate_in_step"]
 
@@ -53,7 +53,8 @@ class _Rows:
 
 
 def _normalised(norm: Any, x: Tensor) -> Tensor:
-    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias)
+    found: Tensor = F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias)
+    return found
 
 
 def _layer(
@@ -88,7 +89,8 @@ def _attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Ten
     scores = (q * q.shape[-1] ** -0.5) @ keys.mT
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.softmax(dim=-1) @ values
+    found: Tensor = scores.softmax(dim=-1) @ values
+    return found
 
 
 def generate_in_step(
@@ -130,6 +132,7 @@ class _Generation:
     ) -> None:
         self.backbone, self.drawing, self.requests = backbone, drawing, requests
         self.tokens, self.work = requests.tokens.clone(), requests.work
+        self._is_free = ~requests.is_filled
         requests.keep((~requests.is_filled.all(dim=1)).nonzero().flatten())
         if not len(requests):
             return
@@ -156,6 +159,8 @@ class _Generation:
             if not self._goes_on(position):
                 break
             self._read(position)
+        counted = is_counted(self.tokens, self.requests.end)
+        self.work.n_tokens = (self._is_free & counted).sum(dim=1)
         return self.tokens, self.work
 
     def _draw(self, position: int) -> None:

@@ -75,7 +75,8 @@ class TwoCopyLoss(NoisyLoss):
     corrupt : callable
         What is hidden, see ``Corruption``.
     block_size : callable
-        From the share of the training that is done to the tokens of a block.
+        From the share of the training that is done to the tokens of a block. Validation
+        always has those of the end, so that its losses compare.
     noisy_weight, clean_weight : float, default=1.0, 0.0
         Of the two terms.
     is_shifted : bool, default=False
@@ -104,7 +105,8 @@ class TwoCopyLoss(NoisyLoss):
     ) -> tuple[Tensor, Tensor]:
         """Return the sum of losses, and the number of tokens."""
         assert isinstance(network, SequenceNetwork)
-        tokens, size = batch.tokens, self.block_size(self.progress)
+        tokens = batch.tokens
+        size = self.block_size(self.progress if network.training else 1.0)
         length = tokens.shape[1]
         n_blocks = -(-length // size)
         u = self.noise(network, batch, 0, length)

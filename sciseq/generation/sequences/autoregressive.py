@@ -27,7 +27,13 @@ from sciseq.generation.parts.requests import Decoder, Requests, Rows, Work, is_c
 from sciseq.parameters import Integer
 from sciseq.parameters import Rule as ParameterRule
 
-__all__ = ["AutoregressiveDecoder", "AutoregressiveSequence", "next_token_scores"]
+__all__ = [
+    "AutoregressiveDecoder",
+    "AutoregressiveSequence",
+    "NextTokenLoss",
+    "next_token_log_likelihood",
+    "next_token_scores",
+]
 
 # Draws at position -1 choose among candidates.
 _CHOICE = -1
@@ -50,6 +56,32 @@ def next_token_scores(
     layout = Layout.of(tokens.shape[1] - 1, device=tokens.device)
     states = network.read(tokens[:, :-1], layout, causal, condition)
     return network.scores(states)
+
+
+def next_token_log_likelihood(
+    network: SequenceNetwork,
+    tokens: Tensor,
+    condition: Condition | None,
+    end: int | None,
+) -> tuple[Tensor, Tensor]:
+    r"""Return exact log-likelihoods (batch,), and their standard errors, which are 0.
+
+    .. math:: \sum_i \log p(x_i \mid x_{<i})
+
+    Parameters
+    ----------
+    network : SequenceNetwork
+        Causal network.
+    tokens : Tensor of int64, shape (batch, position)
+        Sequences.
+    condition : Condition or None
+        Of them.
+    end : int or None
+        Behind the first end nothing counts.
+    """
+    logs = log_probabilities(next_token_scores(network, tokens, condition), tokens)
+    found = logs.where(is_counted(tokens, end), 0.0).sum(dim=1)
+    return found, torch.zeros_like(found)
 
 
 class NextTokenLoss(NoisyLoss):
@@ -238,11 +270,8 @@ class AutoregressiveSequence(SequenceGenerator):
     def _log_likelihood(
         self, tokens: Tensor, condition: Condition | None, seed: int
     ) -> tuple[Tensor, Tensor]:
-        scores = next_token_scores(self._network(), tokens, condition)
-        logs = log_probabilities(scores, tokens)
-        counted = is_counted(tokens, self.alphabet_.end)
-        found = logs.where(counted, 0.0).sum(dim=1)
-        return found, torch.zeros_like(found)
+        end = self.alphabet_.end
+        return next_token_log_likelihood(self._network(), tokens, condition, end)
 
     def _infill_some(
         self,

@@ -236,10 +236,8 @@ def _work(shape: Sequence[int], requests: Requests) -> Work:
     n_above, n_cells = n_rows - 1, n_rows * n_columns
     n_read = n_rows * n_columns * (n_columns - 1) // 2  # cells before, in the row
     n_read += n_columns * n_above * (n_above - 1) // 2  # rows above, in the column
-    like = requests.seeds
-    return Work(
-        n_passes=torch.full_like(like, n_cells + n_above),
-        n_rows=torch.full_like(like, n_cells + n_above * n_columns),
-        n_read=torch.full_like(like, n_read),
-        n_tokens=(~requests.is_filled).sum(dim=1),
+    passes, rows, read = (
+        torch.full_like(requests.seeds, one)
+        for one in (n_cells + n_above, n_cells + n_above * n_columns, n_read)
     )
+    return Work(passes, rows, read, (~requests.is_filled).sum(dim=1))

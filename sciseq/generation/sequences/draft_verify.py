@@ -18,14 +18,14 @@ from torch import Tensor
 from sciseq.generation.base import SequenceGenerator
 from sciseq.generation.conversion import Converted
 from sciseq.generation.parts.batches import NoisyLoss
-from sciseq.generation.parts.drawing import Drawing, log_probabilities
+from sciseq.generation.parts.drawing import Drawing
 from sciseq.generation.parts.layout import NOISY, Layout
 from sciseq.generation.parts.masks import two_copy
 from sciseq.generation.parts.network import Condition
 from sciseq.generation.parts.noise import uniform
-from sciseq.generation.parts.requests import Decoder, Requests, Rows, is_counted
+from sciseq.generation.parts.requests import Decoder, Requests, Rows
 from sciseq.generation.parts.two_copy_loss import Broken, TwoCopyLoss
-from sciseq.generation.sequences.autoregressive import next_token_scores
+from sciseq.generation.sequences.autoregressive import next_token_log_likelihood
 from sciseq.parameters import Integer, Real
 from sciseq.parameters import Rule as ParameterRule
 
@@ -253,7 +253,5 @@ class DraftVerifySequence(Converted, SequenceGenerator):
     def _log_likelihood(
         self, tokens: Tensor, condition: Condition | None, seed: int
     ) -> tuple[Tensor, Tensor]:
-        scores = next_token_scores(self._network(), tokens, condition)
-        counted = is_counted(tokens, self.alphabet_.end)
-        found = log_probabilities(scores, tokens).where(counted, 0.0).sum(dim=1)
-        return found, torch.zeros_like(found)
+        end = self.alphabet_.end
+        return next_token_log_likelihood(self._network(), tokens, condition, end)

@@ -1,0 +1,92 @@
+"""Requests in step give what the loop for requests at places of their own gives."""
+
+import numpy as np
+import pytest
+import torch
+
+from sciseq.generation.base import SequenceGenerator
+from sciseq.generation.parts import lockstep
+from sciseq.generation.sequences.autoregressive import AutoregressiveSequence
+
+VARIED = ["ACGTACGT", "ACG", "TTGACA", "GAT", "CC"] * 4
+FIXED = ["ACGTACG", "TTGACAT", "GATTACA", "CCCCGGG", "AGCTAGC"] * 4
+LABELS = ["on", "off"] * 10
+PEAKS = [np.full((1 + i % 3, 2), float(i % 2)) for i in range(20)]
+SMALL = {
+    "d_model": 16, "d_ff": 16, "n_layers": 2, "n_heads": 2, "max_epochs": 2,
+    "random_state": 0, "device": "cpu", "precision": "float64",
+}  # fmt: skip
+COUNTS = ("n_passes", "n_rows", "n_read", "n_tokens")
+
+
+class OneByOne(AutoregressiveSequence):
+    """Samples by the general loop."""
+
+    def _run_requests(self, network, drawing, requests):
+        return SequenceGenerator._run_requests(self, network, drawing, requests)
+
+
+def pair(X, y=None):
+    fast = AutoregressiveSequence(**SMALL).fit(X, y)
+    slow = OneByOne(**SMALL).fit(X, y)
+    return fast, slow
+
+
+CALLS = [
+    {},
+    {"temperature": 0},
+    {"temperature": 0.7},
+    {"top_k": 2},
+    {"top_p": 0.7},
+    {"allowed": "AC"},
+]
+
+
+@pytest.mark.parametrize("X", [VARIED, FIXED], ids=["varied", "fixed"])
+def test_samples_are_equal(X):
+    fast, slow = pair(X)
+    for call in CALLS:
+        assert fast.sample(40, random_state=1, **call) == slow.sample(
+            40, random_state=1, **call
+        )
+        for name in COUNTS:
+            found, expected = (getattr(one.last_work, name) for one in (fast, slow))
+            assert torch.equal(found, expected), (call, name)
+
+
+@pytest.mark.parametrize(
+    ("y", "told"), [(LABELS, LABELS[:6]), (PEAKS, PEAKS[:6])], ids=["one", "padded"]
+)
+def test_conditions_are_read_alike(y, told):
+    fast, slow = pair(VARIED, y)
+    assert fast.sample(condition=told, random_state=2) == slow.sample(
+        condition=told, random_state=2
+    )
+
+
+def test_templates_are_read_alike():
+    for X, template in ((VARIED, ["A?G", "????T", "AC"]), (FIXED, ["A?G????"] * 3)):
+        fast, slow = pair(X)
+        assert fast.sample(template=template, random_state=3) == slow.sample(
+            template=template, random_state=3
+        )
+
+
+def test_noise_goes_on_where_it_was_cut(monkeypatch):
+    fast, _ = pair(VARIED)
+    expected = fast.sample(20, random_state=4)
+    monkeypatch.setattr(lockstep, "_NOISE_TOGETHER", 2)
+    assert fast.sample(20, random_state=4) == expected
+
+
+def test_keys_of_another_place_would_be_seen(monkeypatch):
+    fast, slow = pair(FIXED)
+    rotated = lockstep.rotated
+    monkeypatch.setattr(
+        lockstep, "rotated", lambda x, turn: rotated(x, tuple(-one for one in turn))
+    )
+    monkeypatch.setattr(lockstep, "rotation", lambda position, *others: (
+        lockstep.torch.ones(1, 1, position.shape[1], 8, dtype=torch.float64),
+        lockstep.torch.zeros(1, 1, position.shape[1], 8, dtype=torch.float64),
+    ))  # fmt: skip
+    assert fast.sample(40, random_state=1) != slow.sample(40, random_state=1)
