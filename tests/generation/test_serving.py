@@ -20,6 +20,8 @@ from sciseq.generation.sequences.block_diffusion import BlockDiffusionSequence
 from sciseq.generation.sequences.combiner import CombinerSequence
 from sciseq.generation.sequences.draft_verify import DraftVerifySequence
 from sciseq.generation.sequences.masked_diffusion import MaskedDiffusionSequence
+from sciseq.generation.sequences.next_block import NextBlockSequence
+from sciseq.generation.sequences.reordered_causal import ReorderedCausalDiffusion
 from sciseq.generation.serving import ContinuousBatcher
 from sciseq.nn import build_network
 
@@ -77,6 +79,8 @@ MAKERS = {
     "block diffusion": block_diffusion,
     "masked diffusion": of(MaskedDiffusionSequence),
     "draft and verify": of(DraftVerifySequence),
+    "next block": of(NextBlockSequence),
+    "reordered causal": of(ReorderedCausalDiffusion),
     "combiner": combiner,
 }
 

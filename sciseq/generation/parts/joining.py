@@ -145,8 +145,8 @@ def _widened(x: Tensor, axis: int, at: int, n: int) -> Tensor:
         return x
     shape = list(x.shape)
     shape[axis] = n
-    parts = x.split([at, x.shape[axis] - at], dim=axis)
-    return torch.cat([parts[0], x.new_zeros(shape), parts[1]], dim=axis)
+    before, behind = x.narrow(axis, 0, at), x.narrow(axis, at, x.shape[axis] - at)
+    return torch.cat([before, x.new_zeros(shape), behind], dim=axis)
 
 
 def _widened_layout(layout: Layout, at: int, n: int) -> Layout:
