@@ -20,8 +20,11 @@ from sciseq.generation.sequences.autoregressive import AutoregressiveSequence as
 from sciseq.generation.sequences.axial import AxialAutoregressor as AxialAutoregressor
 from sciseq.generation.sequences.block_diffusion import BlockDiffusionSequence as BlockDiffusionSequence
 from sciseq.generation.sequences.combiner import CombinerSequence as CombinerSequence
+from sciseq.generation.sequences.conditional_diffusion import ConditionalDiffusionSequence as ConditionalDiffusionSequence
+from sciseq.generation.sequences.delayed_cache import DelayedCacheDiffusion as DelayedCacheDiffusion
 from sciseq.generation.sequences.draft_verify import DraftVerifySequence as DraftVerifySequence
 from sciseq.generation.sequences.efficient_block import EfficientBlockDiffusion as EfficientBlockDiffusion
+from sciseq.generation.sequences.energy_diffusion import EnergyDiffusionSequence as EnergyDiffusionSequence
 from sciseq.generation.sequences.mask_enhanced import MaskEnhancedAutoregressor as MaskEnhancedAutoregressor
 from sciseq.generation.sequences.masked_diffusion import MaskedDiffusionSequence as MaskedDiffusionSequence
 from sciseq.generation.sequences.next_block import NextBlockSequence as NextBlockSequence
