@@ -26,7 +26,7 @@ from sciseq.generation.parts.corruption import (
 from sciseq.generation.parts.drawing import Drawing, log_probabilities
 from sciseq.generation.parts.masks import prefix_bidirectional
 from sciseq.generation.parts.network import Condition, SequenceNetwork
-from sciseq.generation.parts.noise import uniform
+from sciseq.generation.parts.noise import content_keys, uniform
 from sciseq.generation.parts.plans import PLANS, transfer_plan
 from sciseq.generation.parts.reveal import Amount, Reveal
 from sciseq.generation.parts.whole_decoder import WholeDecoder
@@ -364,7 +364,7 @@ def free_bound(
     n_free = int(is_free.sum())
     if not n_free:
         return torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device)
-    item = torch.arange(len(tokens), device=tokens.device)
+    item = content_keys(tokens)
     seeds = torch.full_like(item, seed)
     place = torch.arange(tokens.shape[1], device=tokens.device).unsqueeze(0)
     level = (uniform(seeds, item, -2) + number / n_draws) % 1.0

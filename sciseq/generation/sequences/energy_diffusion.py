@@ -22,7 +22,7 @@ from sciseq.generation.parts.energy_decoder import Energy, EnergyDecoder, log_pa
 from sciseq.generation.parts.layout import NOISY, Layout
 from sciseq.generation.parts.masks import full
 from sciseq.generation.parts.network import Condition, SequenceNetwork
-from sciseq.generation.parts.noise import uniform
+from sciseq.generation.parts.noise import content_keys, uniform
 from sciseq.generation.parts.reveal import Reveal, equal_amounts
 from sciseq.generation.sequences.autoregressive import (
     NextTokenLoss,
@@ -366,7 +366,7 @@ def energy_bound(
     """
     seed, number, n_draws = draw
     n_batch, length = tokens.shape
-    item = torch.arange(n_batch, device=tokens.device)
+    item = content_keys(tokens)
     seeds = torch.full_like(item, seed)
     place = torch.arange(length, device=tokens.device).unsqueeze(0)
     level = (uniform(seeds, item, -2) + number / n_draws) % 1.0
@@ -380,7 +380,7 @@ def energy_bound(
         log_mu = log_probabilities(scores, clean).where(mask, 0.0).sum(dim=1)
         return log_mu, -energy(clean, shown, log_mu, condition)
 
-    of = item + seed * 2**31
+    of = item ^ seed
     made = [
         Drawing()(scores, of, place.expand(n_batch, -1),
                   purpose=number * n_partition + j).where(mask, tokens)
