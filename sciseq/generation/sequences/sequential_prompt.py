@@ -226,7 +226,7 @@ class SequentialPromptSampler(SequenceEstimator):
         def decoder(drawing: Drawing) -> SequentialDecoder:
             return SequentialDecoder(drawing, keep=keep, window=window)
 
-        vars(host)["_decoder"] = decoder
+        host.__dict__["_decoder"] = decoder  # of this copy alone
         return host
 
     def sample(
