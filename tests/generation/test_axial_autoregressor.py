@@ -11,6 +11,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
+import sciseq
 from sciseq.errors import CapabilityError, InputError, InputTypeError, SciSeqError
 from sciseq.generation.base import request_seeds
 from sciseq.generation.parts.drawing import Drawing
@@ -143,15 +144,12 @@ def test_conditions() -> None:
     np.testing.assert_allclose(together, apart, rtol=0, atol=1e-11)
 
 
-def test_state_copies_and_pickles(model) -> None:
-    loaded = clone(model)
-    attributes, weights = model._get_saved_state()
-    assert attributes["alphabet_"]["shape"] == [3, 4]
-    loaded._set_saved_state(attributes, weights)
+def test_saved_copied_and_pickled(model, tmp_path) -> None:
+    model.save(tmp_path / "model.sciseq")
     data = arrays(4, seed=5)
     wanted = model.score_samples(data)
     for other in (
-        loaded,
+        sciseq.load(tmp_path / "model.sciseq"),
         pickle.loads(pickle.dumps(model)),
         clone(model).fit(arrays()),
     ):

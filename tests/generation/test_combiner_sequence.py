@@ -11,6 +11,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
+import sciseq
 from sciseq.errors import CapabilityError, InputError
 from sciseq.generation.parts import combiner_backbone
 from sciseq.generation.parts.backbone import TokenTransformer
@@ -209,14 +210,13 @@ def test_samples_do_not_depend_on_their_number_and_keep_templates() -> None:
     assert model.infill(["a?b?"], condition="y", random_state=0)[0][::2] == "ab"
 
 
-def test_state_copies_and_pickles() -> None:
+def test_saved_copied_and_pickled(tmp_path) -> None:
     data = texts()
     model = CombinerSequence(plan=["fixed", "logsparse"], span=2, **SMALL).fit(data)
     wanted = model.score_samples(data)
-    loaded = clone(model)
-    loaded._set_saved_state(*model._get_saved_state())
+    model.save(tmp_path / "model.sciseq")
     for other in (
-        loaded,
+        sciseq.load(tmp_path / "model.sciseq"),
         pickle.loads(pickle.dumps(model)),
         clone(model).fit(data),
     ):
