@@ -29,6 +29,7 @@ from sciseq.generation.sequences.mask_enhanced import MaskEnhancedAutoregressor 
 from sciseq.generation.sequences.masked_diffusion import MaskedDiffusionSequence as MaskedDiffusionSequence
 from sciseq.generation.sequences.next_block import NextBlockSequence as NextBlockSequence
 from sciseq.generation.sequences.reordered_causal import ReorderedCausalDiffusion as ReorderedCausalDiffusion
+from sciseq.generation.sequences.sequential_prompt import SequentialPromptSampler as SequentialPromptSampler
 from sciseq.generation.summarizer import DocumentSummarizer as DocumentSummarizer
 from sciseq.persistence import load as load
 from sciseq.pipeline import ForecastPipeline as ForecastPipeline

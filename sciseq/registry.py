@@ -256,6 +256,15 @@ METHODS: tuple[Method, ...] = (
         status="experimental",
     ),
     Method(
+        name="sequential-prompt",
+        target="sciseq.generation.sequences.sequential_prompt:SequentialPromptSampler",
+        title="Any masked generator from left to right, the first token kept (SAP)",
+        paper="SAP, arXiv:2209.14500",
+        card="sequences §12",
+        data="generation",
+        status="experimental",
+    ),
+    Method(
         name="combiner",
         target="sciseq.generation.sequences.combiner:CombinerSequence",
         title="Autoregression with full attention at sparse cost (Combiner)",

@@ -238,6 +238,7 @@ def test_public_names() -> None:
         "PopularityRecommender",
         "ReorderedCausalDiffusion",
         "SMambaForecaster",
+        "SequentialPromptSampler",
         "StatsmodelsForecaster",
         "TransitionRecommender",
         "WindowForecaster",
