@@ -6,8 +6,8 @@ batch until the longest is done, `continuous` lets requests join and leave at ev
 pass. All run the same code, ``ContinuousBatcher``, that is told when to start whom.
 
 Time is simulated from measured passes: the clock runs on by the processor time that a
-pass took, and jumps to the next arrival when nothing is left. A load of 1 is as much as the
-sequential server can do.
+pass took, and jumps to the next arrival when nothing is left. A load of 1 is as much as
+the sequential server can do.
 
     python benchmarks/serving.py               # all cells, then the tables
     python benchmarks/serving.py --again       # measure anew

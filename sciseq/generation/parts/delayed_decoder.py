@@ -39,7 +39,7 @@ class FixedOrder(Reveal):
 
     def __call__(
         self, logs: Tensor, tokens: Tensor, is_hidden: Tensor, step: Tensor,
-        seeds: Tensor, *others: Tensor,
+        seeds: Tensor, position: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Tell which tokens are kept, bool of shape (batch, position)."""
         return self.next(is_hidden, step, seeds)

@@ -23,10 +23,9 @@ from sciseq.generation.parts.drawing import Drawing, log_probabilities
 from sciseq.generation.parts.layout import NOISY, NOTHING, Layout
 from sciseq.generation.parts.masks import full
 from sciseq.generation.parts.network import Condition, SequenceNetwork
-from sciseq.generation.parts.requests import Requests, Rows
+from sciseq.generation.parts.requests import Requests, Rows, is_counted
 from sciseq.generation.parts.reveal import Reveal
 from sciseq.generation.parts.whole_decoder import WholeDecoder
-from sciseq.generation.sequences.autoregressive import is_counted
 from sciseq.generation.sequences.energy_diffusion import EnergyDiffusionSequence
 from sciseq.generation.sequences.masked_diffusion import MaskedDiffusionSequence
 from sciseq.parameters import AnyOf, Instance, Integer, Nothing
