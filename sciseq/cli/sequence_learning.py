@@ -88,7 +88,7 @@ def train_default(
     ] = None,
     spectra: Annotated[
         int | None,
-        typer.Option(help="Simulated spectra to learn from, instead of 360000."),
+        typer.Option(help="Simulated spectra to learn from, instead of 300000."),
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes that simulate.", min=1)] = 1,
     checkpoints: Annotated[

@@ -61,9 +61,9 @@ def default_sequencer(n_spectra: int, **changes: Any) -> PeptideSequencer:
 
     Examples
     --------
-    >>> model = default_sequencer(360_000)
+    >>> model = default_sequencer(300_000)
     >>> model.max_epochs, model.cross_epochs
-    (22, 8)
+    (19, 6)
     """
     n_epochs = max(round(n_spectra / _PER_EPOCH), 2)
     n_joint = min(max(round(_JOINT * n_epochs), 1), n_epochs - 1)
@@ -119,7 +119,7 @@ def default_training(
     proteins: Sequence[str | os.PathLike[str]],
     exclude: Sequence[str | os.PathLike[str]] = (),
     *,
-    n_spectra: int = 360_000,
+    n_spectra: int = 300_000,
     n_candidate_spectra: int = 2_000,
     random_state: int = 0,
     n_workers: int = 1,
@@ -131,7 +131,7 @@ def default_training(
     ----------
     proteins, exclude : sequence of path-like
         As in :func:`default_simulator`.
-    n_spectra : int, default=360_000
+    n_spectra : int, default=300_000
         Simulated spectra, all different, that the network learns from.
     n_candidate_spectra : int, default=2_000
         Further ones, that choosing among candidates is learned from; 0 leaves that
