@@ -44,12 +44,6 @@ class DelayedCacheDiffusion(MaskedDiffusionSequence):
         As in :class:`MaskedDiffusionSequence`. The greedy variant takes no heed of
         ``order`` and ``threshold``.
 
-    Attributes
-    ----------
-    is_exact : bool
-        Whether samples equal those without a cache: with one layer, and with
-        ``refresh`` 1 where nothing is cached for good.
-
     Notes
     -----
     The cache is an approximation: keys and values of all layers but the first depend on
