@@ -233,12 +233,13 @@ class GenerativeForecaster(BaseForecaster):
         gaps = torch.full((len(tokens), int(self.horizon)), -1)
         rows, drawing = torch.cat([tokens, gaps], dim=1), make_drawing(1.0, None, 1.0)
         # Not by ``sample``: its noise depends on the place of a row among all.
-        made = [
-            self.generator_._generate_some(some, None, None, drawing, of)[0].cpu()
-            for some, of in zip(
-                rows.split(TOGETHER), seeds.split(TOGETHER), strict=True
+        made = []
+        for first in range(0, len(rows), TOGETHER):
+            some = slice(first, first + TOGETHER)
+            found, _ = self.generator_._generate_some(
+                rows[some], None, None, drawing, seeds[some]
             )
-        ]
+            made.append(found.cpu())
         drawn = torch.cat(made)[:, history.shape[1] :].numpy()
         return np.asarray(self.levels_[drawn] * scale + mean)
 
