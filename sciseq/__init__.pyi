@@ -5,6 +5,7 @@ from sciseq.data.datasets import load_dataset as load_dataset
 from sciseq.forecasting.arnet import ARNetForecaster as ARNetForecaster
 from sciseq.forecasting.ensemble import ForecastEnsemble as ForecastEnsemble
 from sciseq.forecasting.gateformer import GateformerForecaster as GateformerForecaster
+from sciseq.forecasting.generative import GenerativeForecaster as GenerativeForecaster
 from sciseq.forecasting.itransformer import ITransformerForecaster as ITransformerForecaster
 from sciseq.forecasting.linear import LinearForecaster as LinearForecaster
 from sciseq.forecasting.mambamixer import MambaMixerForecaster as MambaMixerForecaster
@@ -19,6 +20,7 @@ from sciseq.generation.recommendation import TransitionRecommender as Transition
 from sciseq.generation.sequences.autoregressive import AutoregressiveSequence as AutoregressiveSequence
 from sciseq.generation.sequences.axial import AxialAutoregressor as AxialAutoregressor
 from sciseq.generation.sequences.block_diffusion import BlockDiffusionSequence as BlockDiffusionSequence
+from sciseq.generation.sequences.cloze_recommender import ClozeRecommender as ClozeRecommender
 from sciseq.generation.sequences.combiner import CombinerSequence as CombinerSequence
 from sciseq.generation.sequences.conditional_diffusion import ConditionalDiffusionSequence as ConditionalDiffusionSequence
 from sciseq.generation.sequences.delayed_cache import DelayedCacheDiffusion as DelayedCacheDiffusion

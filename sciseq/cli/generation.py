@@ -206,6 +206,12 @@ def _method(name: str) -> Method:
 
 def _make_model(method: Method, settings: dict[str, Any], request: FitRequest) -> Any:
     model = getattr(importlib.import_module(method.module_name), method.class_name)()
+    if not (hasattr(model, "sample") and hasattr(model, "device")):
+        raise InputError(
+            f"{method.name} is fitted in Python, not on the command line",
+            where="--method",
+            hint=f"See sciseq.{method.class_name}.",
+        )
     known = model.get_params()
     for name in settings:
         if name not in known:
