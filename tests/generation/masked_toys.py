@@ -40,7 +40,7 @@ def ready(cls, n_tokens=3, length=4, *, network=None, with_ends=False, classes=N
              "n_layers": 2, "n_heads": 2, "dropout": 0.0}  # fmt: skip
     model = cls(**{**sizes, **params})
     letters = tuple("ABCDEFGH"[: n_tokens - with_ends])
-    model.alphabet_ = Alphabet(letters, "string", length - with_ends, not with_ends)
+    model.alphabet_ = Alphabet(letters, "string", length, not with_ends)
     model.condition_coding_ = ConditionCoding(classes=classes) if classes else None
     model.network_ = network or toy_network(
         n_tokens, length, n_layers=model.n_layers, n_features=len(classes or ())
