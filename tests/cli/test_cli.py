@@ -286,7 +286,7 @@ def test_warnings_are_single_lines(run, tmp_path, hourly_frame) -> None:
 
 # Options after the name of the data file, and what the message says.
 REFUSED = {
-    "model": (["--model", "linear2"], "are s-mamba, .*, naive .*mean 'linear'"),
+    "model": (["--model", "linear2"], "are s-mamba, .*, naive, .*mean 'linear'"),
     "setting": (["--set", "d_model"], "'d_model' is not a setting"),
     "setting name": (["--set", "dmodel=8"], "no parameter 'dmodel'.*'d_model'"),
     "setting value": ([*LINEAR, "--set", "alpha=-1"], "alpha=-1 is not allowed"),
