@@ -8,6 +8,7 @@ device do not matter.
 Axes: ``batch`` (requests), then those of the counters.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -159,11 +160,9 @@ def _aligned(
     rank = max(len(shape) for shape in shapes)
     seeds = seeds.reshape(seeds.shape + (1,) * (rank - seeds.dim()))
     try:
-        shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
-            seeds.shape, *shapes[1:]
-        )
-    except RuntimeError:
-        shape = torch.Size()
+        shape = np.broadcast_shapes(seeds.shape, *shapes[1:])
+    except ValueError:
+        shape = ()
     if shape[:1] != seeds.shape[:1]:
         raise InputError(
             f"seeds are {tuple(shapes[0])}, counters "

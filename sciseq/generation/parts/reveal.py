@@ -10,23 +10,14 @@ import torch
 from torch import Tensor
 
 from sciseq.generation.parts.noise import uniform
+from sciseq.generation.parts.selection import (
+    confidence,
+    margin,
+    negative_entropy,
+    top_n,
+)
 
 __all__ = ["ORDERS", "Reveal", "equal_amounts"]
-
-
-def _confidence(logs: Tensor, tokens: Tensor) -> Tensor:
-    return logs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).exp()
-
-
-def _margin(logs: Tensor, tokens: Tensor) -> Tensor:
-    if logs.shape[-1] == 1:
-        return torch.ones_like(logs[..., 0])
-    best = logs.topk(2, dim=-1).values.exp()
-    return best[..., 0] - best[..., 1]
-
-
-def _entropy(logs: Tensor, tokens: Tensor) -> Tensor:
-    return (logs.exp() * logs.where(logs > -torch.inf, 0.0)).sum(dim=-1)
 
 
 def _left_to_right(logs: Tensor, tokens: Tensor) -> Tensor:
@@ -35,9 +26,9 @@ def _left_to_right(logs: Tensor, tokens: Tensor) -> Tensor:
 
 
 ORDERS: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {
-    "confidence": _confidence,
-    "margin": _margin,
-    "entropy": _entropy,
+    "confidence": confidence,
+    "margin": lambda logs, tokens: margin(logs),
+    "entropy": lambda logs, tokens: negative_entropy(logs),
     "left_to_right": _left_to_right,
     "random": None,
 }
@@ -120,14 +111,9 @@ class Reveal:
                 position = position.unsqueeze(0)
             value = uniform(seeds, -1, step.unsqueeze(1), position)
         else:
-            value = score(logs, tokens).double()
+            value = score(logs, tokens)
         n = self.amount(is_hidden.sum(dim=1), step).clamp_min(1)
-        value = value.where(is_hidden, -torch.inf)
-        order = value.argsort(dim=1, descending=True, stable=True)
-        place = torch.empty_like(order).scatter_(
-            1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-        )
-        kept = place < n[:, None]
+        kept = top_n(value, is_hidden, n)
         if self.threshold is not None:
-            kept = kept | (_confidence(logs, tokens) > self.threshold)
-        return kept & is_hidden
+            kept = kept | (is_hidden & (confidence(logs, tokens) > self.threshold))
+        return kept

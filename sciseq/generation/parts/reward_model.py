@@ -222,7 +222,7 @@ class RewardModelMixture:
             self._optimizer.zero_grad()
             predicted = self.model(losses[None, :-1], actions[None])
             loss = F.mse_loss(predicted, rewards)
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             self._optimizer.step()
 
 

@@ -129,7 +129,7 @@ def margin(logits: Tensor) -> Tensor:
     Parameters
     ----------
     logits : Tensor, shape (batch, token, symbol)
-        Output of the network, at least two symbols.
+        Output of the network; a single symbol is ahead by all.
 
     Returns
     -------
@@ -143,7 +143,7 @@ def margin(logits: Tensor) -> Tensor:
     [[0.25]]
     """
     p = logits.to(torch.float64).softmax(dim=-1)
-    best: Tensor = p.topk(2, dim=-1).values
+    best: Tensor = torch.nn.functional.pad(p, (0, 1)).topk(2, dim=-1).values
     return best[..., 0] - best[..., 1]
 
 
