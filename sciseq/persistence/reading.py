@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Protocol
 
 from sciseq.errors import CheckpointError, FileFormatError, UnsafeFileError
 from sciseq.files import sha256_of
+from sciseq.persistence.locking import folder_lock
 from sciseq.persistence.manifest import (
     MANIFEST_LIMIT,
     MANIFEST_NAME,
@@ -69,18 +70,22 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         Content of each member by name.
     """
     with _open_source(path) as source:
-        raw = _manifest_bytes(source)
-        while True:
-            manifest = parse_manifest(raw, f"{path}/{MANIFEST_NAME}")
-            try:
-                return manifest, _read_members(source, manifest["members"])
-            except CheckpointError:
-                # Another process may have saved over the folder meanwhile; then the
-                # manifest is a new one, and reading starts again from it.
-                latest = _manifest_bytes(source)
-                if latest == raw:
-                    raise
-                raw = latest
+        try:
+            return _read_all(source)
+        except CheckpointError:
+            if not path.is_dir():
+                raise
+        # Another process may be saving over the folder: with its lock held, what is
+        # there is a whole model, or damaged.
+        with folder_lock(path, shared=True):
+            return _read_all(source)
+
+
+def _read_all(source: _Source) -> tuple[dict[str, Any], dict[str, bytes]]:
+    manifest = parse_manifest(
+        _manifest_bytes(source), f"{source.where}/{MANIFEST_NAME}"
+    )
+    return manifest, _read_members(source, manifest["members"])
 
 
 def _manifest_bytes(source: _Source) -> bytes:

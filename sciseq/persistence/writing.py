@@ -10,16 +10,13 @@ import os
 import re
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from sciseq.errors import CheckpointError, FileFormatError, InputError, UnsafeFileError
 from sciseq.files import temporary_path, write_atomic
+from sciseq.persistence.locking import folder_lock
 from sciseq.persistence.manifest import MANIFEST_NAME, is_member_name, parse_manifest
 from sciseq.persistence.reading import read_manifest_of
-
-if sys.platform != "win32":
-    import fcntl
 
 __all__ = ["write_folder", "write_zip"]
 
@@ -63,7 +60,8 @@ def write_folder(
     is_new = not folder.exists()
     folder.mkdir(exist_ok=True)
     try:
-        with _locked(folder):
+        # Two saves at once could each remove the members of the other.
+        with folder_lock(folder):
             _check_folder(folder, overwrite)
             _replace_model(folder, members, manifest)
     except BaseException:
@@ -156,26 +154,6 @@ def _not_ours(path: Path, reason: str) -> InputError:
         where="path",
         hint="Give a new or empty folder.",
     )
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time save into the folder; others wait.
-
-    Two saves at once could each remove the members of the other. The system frees the
-    lock when a process ends, so none is ever left behind.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        # Some network file systems have no locks: one writer is then assumed.
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def write_zip(

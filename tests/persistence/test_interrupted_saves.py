@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sciseq.persistence import load, save
+from sciseq.persistence import load, reading, save
 
 NAMES = ["model", "model.zip"]
 
@@ -281,3 +281,26 @@ def test_saves_from_several_threads_at_once(tmp_path, fitted, same):
         thread.join()
     assert problems == []
     assert len(names_in(path)) == 3
+
+
+def test_a_reader_between_saves_of_the_same_model(tmp_path, fitted, same, monkeypatch):
+    """The manifest may be the same before and after, and its members gone meanwhile."""
+    path = tmp_path / "model"
+    first, second = fitted(), fitted(2.0)
+    save(first, path)
+    original = reading._read_members
+    misses = []
+
+    def interrupted(*args: Any) -> Any:
+        if misses:
+            return original(*args)
+        save(second, path, overwrite=True)
+        with pytest.raises(ValueError, match="is missing") as caught:
+            original(*args)
+        misses.append(caught.value)
+        save(first, path, overwrite=True)
+        raise caught.value
+
+    monkeypatch.setattr(reading, "_read_members", interrupted)
+    assert same(load(path), first)
+    assert len(misses) == 1
