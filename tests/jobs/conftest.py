@@ -1,84 +1,133 @@
-"""A job over a small panel, as a user would set it up."""
+"""A job to try, and databases: SQLite, and a real PostgreSQL server of our own."""
 
+import contextlib
+import getpass
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
-import numpy as np
-import pandas as pd
 import pytest
 
-from sciseq.jobs import read_job
+from .workshop import Workshop
 
-BASE: dict[str, Any] = {
-    "name": "load",
-    "source.path": "load.csv",
-    "source.series_column": "unique_id",
-    "source.time_column": "ds",
-    "model.method": "linear",
-    "model.settings": "{lookback = 48, horizon = 24}",
-    "destination.path": "out-{as_of}.parquet",
-    "work.series_per_part": 3,
-}
+USER, PASSWORD = "clerk", "hunter2 & co"
 
 
-def panel(n_series: int = 7, n_rows: int = 240) -> pd.DataFrame:
-    """Hourly series in long format."""
-    random = np.random.default_rng(0)
-    times = pd.date_range("2024-01-01", periods=n_rows, freq="h")
-    hours = np.arange(n_rows) * 2 * np.pi / 24
-    tables = [
-        pd.DataFrame(
-            {
-                "unique_id": f"s{one}",
-                "ds": times,
-                "y": 10 + np.sin(hours + one) + 0.1 * random.normal(size=n_rows),
-            }
+def postgres_programs() -> Path | None:
+    """The folder of the newest server programs: Debian keeps them out of PATH."""
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"),
+        key=lambda one: int(one.parts[-3]),
+    )
+    on_path = shutil.which("initdb")
+    return found[-1].parent if found else on_path and Path(on_path).parent
+
+
+def unprivileged_user() -> str | None:
+    """Who may run the server: it refuses root."""
+    if os.getuid():
+        return getpass.getuser()
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name).pw_name
+    return None
+
+
+@contextlib.contextmanager
+def running_server(programs: Path, user: str) -> Iterator[str]:
+    """Run a server that listens on a socket in a folder of its own; yield its URL."""
+    # Not in pytest's folder: the path of a socket has at most 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="sciseq-pg-"))
+    data, password, log = folder / "data", folder / "password", folder / "log"
+    password.write_text(PASSWORD)
+    account = pwd.getpwnam(user)
+    as_user = {}
+    if not os.getuid():
+        for one in (folder, password):
+            os.chown(one, account.pw_uid, account.pw_gid)
+        as_user = {"user": user, "group": account.pw_gid, "extra_groups": []}
+
+    def call(program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [programs / program, *arguments],
+            **as_user,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
         )
-        for one in range(n_series)
-    ]
-    return pd.concat(tables, ignore_index=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    # Every connection must give the password, and no write waits for the disk.
+    call("initdb", "-D", str(data), "-U", USER, f"--pwfile={password}", "-E", "UTF8",
+         "--locale=C", "--auth=scram-sha-256", "--no-sync")  # fmt: skip
+    options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
+    try:
+        call("pg_ctl", "-D", str(data), "-w", "-l", str(log), "-o", options, "start")
+        login = f"{USER}:{quote(PASSWORD)}"
+        yield f"postgresql://{login}@/postgres?host={folder}"
+    finally:
+        call("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
+        shutil.rmtree(folder)
 
 
-def toml(settings: dict[str, Any]) -> str:
-    """Settings as dotted keys of TOML; None leaves a key out."""
-    lines = []
-    for key, value in settings.items():
-        if value is None:
-            continue
-        is_table = isinstance(value, str) and value.startswith("{lo")
-        text = value if is_table else repr(value).replace("'", '"')
-        lines.append(f"{key} = {text}")
-    return "\n".join(lines)
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a PostgreSQL server that runs as long as the tests do."""
+    programs, user = postgres_programs(), unprivileged_user()
+    if programs is None:
+        pytest.skip("no PostgreSQL server here: initdb is not installed")
+    if user is None:
+        pytest.skip("no PostgreSQL server here: there is only root to run it")
+    pytest.importorskip("psycopg", reason="no PostgreSQL here: no psycopg")
+    with running_server(programs, user) as url:
+        yield url
 
 
-class Workshop:
-    """A folder with a table and a job file."""
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of an empty database of each kind."""
+    pytest.importorskip("sqlalchemy")
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'test.db'}"
+        return
+    import psycopg
+    from psycopg.sql import SQL, Identifier
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.write(panel())
+    server: str = request.getfixturevalue("postgres")
+    # A schema is as good as a database, and made far sooner.
+    schema = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(schema)))
+        yield f"{server}&options=-csearch_path%3D{schema}"
+        connection.execute(SQL("DROP SCHEMA {} CASCADE").format(Identifier(schema)))
 
-    def write(self, table: pd.DataFrame, name: str = "load.csv") -> None:
-        table.to_csv(self.folder / name, index=False)
 
-    def job_file(self, **changes: Any) -> Path:
-        changes = {key.replace("__", "."): one for key, one in changes.items()}
-        path = self.folder / "job.toml"
-        path.write_text(toml(BASE | changes))
-        return path
+@pytest.fixture
+def engine(url: str, make_engine: Callable[[str], object]) -> object:
+    """Engine of an empty database of each kind."""
+    return make_engine(url)
 
-    def job(self, **changes: Any) -> Any:
-        return read_job(self.job_file(**changes))
 
-    def files(self) -> dict[str, bytes]:
-        """All that was written but the log and the lock, which know the clock."""
-        return {
-            str(one.relative_to(self.folder)): one.read_bytes()
-            for one in sorted(self.folder.rglob("*"))
-            if one.is_file() and one.name not in ("log.txt", "log.jsonl", "lock")
-        }
+@pytest.fixture
+def make_engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], object]:
+    """Engines as jobs get them, through an environment variable."""
+    from sciseq.jobs.database import engine_of
+
+    def make(url: str) -> object:
+        monkeypatch.setenv("SCISEQ_TEST_DB", url)
+        return engine_of("SCISEQ_TEST_DB")
+
+    return make
 
 
 @pytest.fixture
 def workshop(tmp_path: Path) -> Workshop:
+    """A folder with a table and a job file."""
     return Workshop(tmp_path)

@@ -13,7 +13,7 @@ from sciseq.jobs.exit_codes import GATE, LockedError, TemporaryError, exit_code_
 from sciseq.jobs.run import dates_of
 from sciseq.jobs.state import JobState
 
-from .conftest import panel
+from .workshop import panel
 
 
 def out(workshop, name="out-2024-01-11.parquet"):

@@ -11,7 +11,7 @@ from sciseq.jobs.exit_codes import TemporaryError
 from sciseq.jobs.frames import digest_of_rows
 from sciseq.jobs.sources import read_history, read_unchanged
 
-from .conftest import panel
+from .workshop import panel
 
 
 def test_only_rows_before_the_logical_date(workshop):
