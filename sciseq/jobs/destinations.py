@@ -12,7 +12,7 @@ from sciseq.files import remove_leftovers, temporary_path
 from sciseq.jobs.exit_codes import TemporaryError
 from sciseq.jobs.frames import flat
 from sciseq.jobs.job_file import Job, fill_places
-from sciseq.jobs.state import file_digest
+from sciseq.jobs.state import file_digest, moment
 
 __all__ = ["Destination", "destination_of"]
 
@@ -66,10 +66,8 @@ class Destination:
             For an unknown suffix.
         """
         if self.path is None:
-            from sciseq.jobs.database import engine_of
-
-            with engine_of(self.url_env).connect():
-                return
+            self.holds("", self.places["run_id"])  # can it be reached?
+            return
         _check_suffix(self.job.task, self.path)
         folder = self.path.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
@@ -107,14 +105,18 @@ class Destination:
         return digest
 
     def _write_rows(self, frame: Any, record: dict[str, Any]) -> str:
-        from sciseq.jobs.database import delete_runs, engine_of, write_run
+        from sciseq.jobs.database import Run, delete_runs, engine_of, write_run
 
         engine = engine_of(self.url_env)
-        names = ("run_id", "job", "model_version", "as_of")
-        run = {name: record[name] for name in names}
-        digest = write_run(engine, self.table, flat(frame), run)
+        run = Run(
+            run_id=record["run_id"],
+            job=record["job"],
+            model_version=str(record["model_version"]),
+            as_of=moment(record["as_of"]),
+        )
+        stored = write_run(engine, self.table, flat(frame), run)
         delete_runs(engine, self.table, self.job.name, self.job["keep"]["runs"])
-        return str(digest)
+        return stored.digest
 
 
 def destination_of(job: Job, as_of: Any, run_id: str) -> Destination | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sciseq.errors import FileFormatError, InputError, nearest_name
-from sciseq.parameters import Instance, Integer, Option, Real
+from sciseq.parameters import Boolean, Instance, Integer, Option, Real
 from sciseq.parameters import Rule as ParameterRule
 from sciseq.registry import METHODS, method_by_name
 
@@ -125,6 +125,7 @@ SCHEMA: dict[str, dict[str, Field]] = {
     },
     "log": {
         "format": Field(Option("lines", "json"), "lines", "Form of the log."),
+        "report": Field(Boolean(), True, "Write a report of each run, one HTML file."),
     },
 }  # fmt: skip
 """Every key of a job file by section."""

@@ -10,6 +10,11 @@ from sciseq import __version__
 from sciseq.errors import DataQualityError, InputError
 from sciseq.files import temporary_path
 from sciseq.jobs.destinations import destination_of
+from sciseq.jobs.drift import (
+    drift_of,
+    realised_errors,
+    update_errors,
+)
 from sciseq.jobs.executors import Failure, run_parts
 from sciseq.jobs.exit_codes import DONE, GATE, SOME_FAILED
 from sciseq.jobs.frames import digest_of_rows, rows_before, without
@@ -140,6 +145,7 @@ class _Run:
     ) -> None:
         self.job, self.state, self.log = job, state, log
         self.scheduler = scheduler or job["work"]["scheduler"]
+        self.errors: Any = None
 
     # -------------------------------------------------------------- what is to be done
 
@@ -167,7 +173,7 @@ class _Run:
     def plan(self, as_of: Any) -> RunResult:
         """Say what a run would do."""
         self._look(as_of)
-        decision = self._decide(self._drift())
+        decision = self._decide(None)
         record = self._record(decision)
         if self.place is not None:
             self.place.check()
@@ -280,8 +286,50 @@ class _Run:
         return n_late
 
     def _drift(self) -> dict[str, Any] | None:
-        """Compare the realised errors of earlier forecasts with those expected."""
-        return None
+        """Compare the realised errors of earlier forecasts with those expected.
+
+        Only what was known at the logical date counts, also in a backfill.
+        """
+        if self.job.task != "forecast":
+            return None
+        new = self._new_errors()
+        if new:
+            self.errors = update_errors(self.state.errors_file, pd.concat(new))
+        elif self.state.errors_file.exists():
+            self.errors = pd.read_parquet(self.state.errors_file)
+        threshold = self.job["retrain"]["drift"]
+        card, errors = self.card or {}, self.errors
+        if threshold is None or errors is None or "expected" not in card:
+            return None
+        is_known = (errors["time"] < self.as_of) & (errors["as_of"] < self.as_of)
+        is_own = errors["as_of"] >= moment(card["trained_as_of"])
+        found = drift_of(
+            errors[is_known & is_own],
+            card["expected"],
+            last_runs=self.job["retrain"]["drift_runs"],
+        )
+        if found is not None:
+            self.log.info("drift", **found, threshold=threshold)
+        return found and {**found, "threshold": threshold}
+
+    def _new_errors(self) -> list[Any]:
+        """Return the errors of the forecasts that have come true since the last run."""
+        before = [
+            one for one in self.state.records()
+            if moment(one["as_of"]) < self.as_of and one.get("ends") is not None
+        ]  # fmt: skip
+        # What had come true by then, the last run has seen.
+        seen = moment(before[-1]["as_of"]) if before else None
+        return [
+            realised_errors(
+                pd.read_parquet(self.state.run(one["run_id"]).output),
+                self.history.frame,
+                as_of=moment(one["as_of"]),
+                run_id=one["run_id"],
+            )
+            for one in before
+            if moment(one["ends"]) >= seen
+        ]
 
     def _decide(self, drift: Mapping[str, Any] | None) -> Decision:
         ratio = None if drift is None else drift["ratio"]
@@ -395,6 +443,8 @@ class _Run:
         with temporary_path(self.run.output) as temporary:
             frame.to_parquet(temporary)
         record["output"] = file_digest(self.run.output)
+        if self.job.task == "forecast":
+            record["ends"] = str(frame.index.get_level_values(-1).max())
         digest = self.place.write(frame, record)
         record["destination"] = {
             "where": self.place.name,
@@ -414,4 +464,15 @@ class _Run:
         return True
 
     def _report(self, record: Mapping[str, Any], frame: Any) -> None:
-        """Write the report."""
+        """Write the report, one file to look at."""
+        if self.job["log"]["report"]:
+            from sciseq.jobs.report import write_report
+
+            is_forecast = self.job.task == "forecast"
+            write_report(
+                self.run.report,
+                record,
+                history=self.history.frame if is_forecast else None,
+                forecast=frame if is_forecast else None,
+                errors=self.errors,
+            )

@@ -265,6 +265,7 @@ def _read_database(source: Mapping[str, Any], as_of: Any) -> Any:
         time_column=time,
         series_column=series,
         before=before,
+        time_zone=source["time_zone"] or "UTC",
     )
     table = pd.concat(list(chunks), ignore_index=True)
     table = table.drop(columns=source["drop"])
