@@ -60,7 +60,7 @@ GAP = "?"
 
 # Colours of Okabe and Ito.
 WHITE, GREY, ORANGE = "#f2f2f2", "#a6a6a6", "#e69f00"
-READS = {"no": WHITE, "is read": "#0072b2", "is read through a summary": "#56b4e9",
+READS = {"no": WHITE, "is read": "#0072b2", "is read indirectly": "#56b4e9",
          "is read in training only": "#cc79a7"}  # fmt: skip
 STATES = {"not yet": WHITE, "known": GREY, "new": "#009e73"}
 
@@ -230,14 +230,22 @@ def of_tables(model: AxialAutoregressor) -> Seen:
     is_read = torch.stack(moved).abs().sum(-1).reshape(n, n).numpy() > 0
     row = np.arange(n) // n_columns
     reads = is_read * np.where(row[:, None] == row, 1, 2)
-    passes = np.tril(np.ones((n, n), dtype=np.int64)) + np.eye(n, dtype=np.int64)
+    order: list[int] = []
+
+    def draw(scores: torch.Tensor, cell: int) -> torch.Tensor:
+        order.append(cell)
+        return torch.zeros(len(scores), dtype=torch.int64)
+
+    with torch.no_grad():
+        cells.sample(draw, 1)
+    new = np.eye(n, dtype=np.int64)[order]
     return Seen(
         hidden=np.zeros((N_SHOWN, n), dtype=np.int64),
         reads=reads,
         names=[f"{i},{j}" for i in range(n_rows) for j in range(n_columns)],
         cut=None,
-        passes=passes,
-        computed=np.eye(n, k=-1, dtype=np.int64),
+        passes=new.cumsum(axis=0) + new,
+        computed=new,
     )
 
 
