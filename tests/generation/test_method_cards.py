@@ -18,7 +18,8 @@ from sciseq.generation.sequences.combiner import CombinerSequence
 from sciseq.generation.sequences.energy_diffusion import EnergyDiffusionSequence
 from sciseq.registry import METHODS, Method, method_by_name
 
-PICTURES = Path(__file__).parents[2] / "docs/pictures/generators"
+DOCS = Path(__file__).parents[2] / "docs"
+PICTURES = DOCS / "pictures/generators"
 GENERATORS = [method for method in METHODS if method.data == "generation"]
 # Made of other networks than the toy's, or of two.
 OTHERS = (AxialAutoregressor, CombinerSequence, EnergyDiffusionSequence)
@@ -58,6 +59,15 @@ def test_pictures_are_of_methods_and_their_parameters_exist():
     for method in GENERATORS:
         known = class_of(method)().get_params(deep=False)
         assert set(method_card_of(method).picture or ()) <= set(known)
+
+
+def test_the_page_says_where_the_cards_are_printed():
+    page, hook = (
+        (DOCS / name).read_text("utf-8") for name in ("generators.md", "conf.py")
+    )
+    for mark in ("<!-- table of generators -->", "<!-- generators -->"):
+        assert page.count(mark) == 1
+        assert mark in hook
 
 
 def decoders():
