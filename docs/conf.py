@@ -6,6 +6,7 @@ from typing import Any
 from sphinx.application import Sphinx
 
 import sciseq
+from sciseq.generation.method_card import MethodCard, method_card_of
 from sciseq.registry import METHODS, Method
 
 HERE = Path(__file__).parent
@@ -80,6 +81,58 @@ def _table_row(method: Method) -> str:
 myst_substitutions = {"methods_table": methods_table()}
 
 
+GENERATORS = [method for method in METHODS if method.data == "generation"]
+
+
+def generators_table() -> str:
+    """Return one row for each generator: order, cache, score and use."""
+    rows = ["| method | tokens come | cache | score |", "| --- | --- | --- | --- |"]
+    for method in GENERATORS:
+        card = method_card_of(method)
+        rows.append(
+            f"| [{method.title}](#{method.name}) | {card.order} | {card.cache} "
+            f"| {card.score} |"
+        )
+    return "\n".join(rows)
+
+
+def generators_text() -> str:
+    """Return a section for each generator."""
+    return "\n\n".join(
+        _generator_section(method, method_card_of(method)) for method in GENERATORS
+    )
+
+
+def _generator_section(method: Method, card: MethodCard) -> str:
+    parts = [
+        f"({method.name})=\n## {method.title}",
+        f"{{py:class}}`~sciseq.{method.class_name}`, `{method.name}` on the command "
+        f"line. Paper: {method.paper}.",
+        card.idea,
+    ]
+    if (HERE / "methods" / f"{method.name}.md").exists():
+        parts.append(f"Its page: {{doc}}`methods/{method.name}`.")
+    if card.picture is not None:
+        values = ", ".join(f"{name}={one!r}" for name, one in card.picture.items())
+        parts.append(
+            f"![{method.title}: what is hidden, who reads whom, and the passes]"
+            f"(pictures/generators/{method.name}.png)"
+        )
+        parts.append(f"`{method.class_name}({values})`")
+    settings = [f"| {name} | {text} |" for name, text in card.settings().items()]
+    parts.append("\n".join(["| part | setting |", "| --- | --- |", *settings]))
+    parts.append(f"**Good for.** {card.good_for}")
+    parts.append(f"**Not for.** {card.not_for}")
+    return "\n\n".join(parts)
+
+
+def write_generators(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Print the generators of the registry into their page as it is read."""
+    if docname == "generators":
+        text = source[0].replace("<!-- table of generators -->", generators_table())
+        source[0] = text.replace("<!-- generators -->", generators_text())
+
+
 def skip_foreign_member(
     app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any
 ) -> bool | None:
@@ -91,5 +144,6 @@ def skip_foreign_member(
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the hook above."""
+    """Connect the hooks above."""
+    app.connect("source-read", write_generators)
     app.connect("autodoc-skip-member", skip_foreign_member)

@@ -12,6 +12,7 @@ from sciseq.base import SequenceEstimator
 from sciseq.errors import InputError
 from sciseq.generation.alphabet import as_sequences
 from sciseq.generation.context_counts import ContextCounts, FloatArray, IntArray
+from sciseq.generation.method_card import MethodCard
 from sciseq.generation.numbering import number_symbols, sorted_symbols
 from sciseq.parameters import AnyOf, Boolean, Integer, Nothing, Option, Real
 from sciseq.parameters import Rule as ParameterRule
@@ -82,6 +83,22 @@ class MarkovChain(SequenceEstimator):
     >>> chain.sample(4, random_state=0)
     ['AB', 'AB', 'AC', 'AC']
     """
+
+    method_card: ClassVar[MethodCard] = MethodCard(
+        idea="Counts of what followed each context, smoothed by shorter contexts. The "
+        "baseline of all generators.",
+        order="From left to right, one token at a time.",
+        mask="A token reads the few before it.",
+        corruption="Nothing.",
+        objective="Counts; nothing is trained by steps.",
+        decoder="Draws from the counts of the context.",
+        cache="none",
+        score="exact",
+        good_for="Always, first: it takes seconds, and short or few sequences hold "
+        "little more.",
+        not_for="What depends on tokens far apart.",
+        picture=None,
+    )
 
     _parameter_rules: ClassVar[dict[str, ParameterRule]] = {
         "order": Integer(0),

@@ -14,6 +14,7 @@ from sciseq.base import SequenceEstimator
 from sciseq.data.event_sequences import EventSequences
 from sciseq.errors import InputError, InputTypeError
 from sciseq.generation.context_counts import ContextCounts, FloatArray, IntArray
+from sciseq.generation.method_card import MethodCard
 from sciseq.generation.numbering import number_symbols, sorted_symbols
 from sciseq.metrics.negative_sampling import history_mask
 from sciseq.metrics.ranking import rank_in_batches
@@ -224,6 +225,20 @@ class PopularityRecommender(BaseRecommender):
     {'full': array([0., 1.])}
     """
 
+    method_card: ClassVar[MethodCard] = MethodCard(
+        idea="What occurred most often, for everyone alike.",
+        order="No order.",
+        mask="Nothing is read.",
+        corruption="Nothing.",
+        objective="Counts of items.",
+        decoder="Ranks items by their counts.",
+        cache="none",
+        score="none",
+        good_for="A baseline that any recommender has to beat.",
+        not_for="Anything personal.",
+        picture=None,
+    )
+
     def _fit(self, histories: Sequence[IntArray], n_items: int) -> None:
         self.item_counts_ = np.bincount(np.concatenate(histories), minlength=n_items)
 
@@ -259,6 +274,20 @@ class TransitionRecommender(BaseRecommender):
     >>> model.recommend([["tea"]], k=1)
     [['milk']]
     """
+
+    method_card: ClassVar[MethodCard] = MethodCard(
+        idea="What most often followed the last item: a first-order Markov chain.",
+        order="The next item.",
+        mask="The next item reads the last one.",
+        corruption="Nothing.",
+        objective="Counts of pairs, smoothed by popularity.",
+        decoder="Ranks items by their counts after the last one.",
+        cache="none",
+        score="none",
+        good_for="A baseline that is hard to beat where the last event says most.",
+        not_for="Tastes that show over a whole history.",
+        picture=None,
+    )
 
     _parameter_rules: ClassVar[dict[str, ParameterRule]] = {
         "strength": Real(0.0, open_low=True)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sciseq.errors import InputError, InputTypeError
 from sciseq.generation.base import SequenceGenerator, make_drawing, request_seeds
+from sciseq.generation.constraints import without_early_ends
 from sciseq.generation.parts.drawing import Drawing
 from sciseq.generation.parts.joining import SeatedCache, join, joined_conditions
 from sciseq.generation.parts.network import Condition
@@ -224,7 +225,7 @@ class ContinuousBatcher:
         number = torch.arange(n)
         seeds = request_seeds(resolve_seed(random_state), number)
         tokens = rows[number % len(rows)]
-        legal = model._without_early_ends(tokens, legal)
+        legal = without_early_ends(model.alphabet_, tokens, legal)
         ticket, self._n_tickets = self._n_tickets, self._n_tickets + 1
         self._made[ticket], self._n_missing[ticket] = tokens.clone(), n
         for place in range(n):

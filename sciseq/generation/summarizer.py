@@ -15,6 +15,7 @@ import torch
 
 from sciseq.base import SequenceEstimator
 from sciseq.errors import InputError
+from sciseq.generation.method_card import MethodCard
 from sciseq.generation.parts.adapter_training import (
     hold_out,
     precision_of,
@@ -205,6 +206,23 @@ class DocumentSummarizer(SequenceEstimator):
             )
         },
     }
+
+    method_card: ClassVar[MethodCard] = MethodCard(
+        idea="Central sentences of a long document are chosen by a walk over similar "
+        "ones; a language model of yours may write the summary from them.",
+        order="Sentences by rank or as in the document; written tokens from left to "
+        "right.",
+        mask="That of the language model (encoder and decoder).",
+        corruption="Nothing.",
+        objective="Loss of the next token of summaries, over low-rank adapters alone.",
+        decoder="Takes sentences within a budget; `generate` of the model writes.",
+        cache="exact",
+        score="none",
+        good_for="Long documents, without or with training; summaries whose sentences "
+        "can be traced.",
+        not_for="Documents whose one important sentence resembles no other.",
+        picture=None,
+    )
 
     model: Any = None
     tokenizer: Any = None

@@ -12,6 +12,7 @@ from sciseq.generation.conditions import ConditionCoding
 from sciseq.generation.parts.backbone import TokenTransformer
 from sciseq.generation.parts.drawing import Drawing
 from sciseq.generation.parts.network import Condition, SequenceNetwork
+from sciseq.generation.parts.next_token import next_token_scores
 from sciseq.generation.parts.requests import Requests, generate, step
 from sciseq.nn import build_network
 
@@ -69,6 +70,27 @@ def every_string(letters, length):
 
 def every_string_up_to(letters, length):
     return [one for n in range(length + 1) for one in every_string(letters, n)]
+
+
+def law_of_gaps(one, string, temperature=1.0):
+    """Law of what fills a string, from the joint one."""
+    gaps = [i for i, x in enumerate(string) if x == "?"]
+    filled = []
+    letters = one.alphabet_.tokens
+    for some in itertools.product(letters, repeat=len(gaps)):
+        letters_of = list(string)
+        for i, x in zip(gaps, some, strict=True):
+            letters_of[i] = x
+        filled.append("".join(letters_of))
+    tokens = torch.from_numpy(one.alphabet_.encode(filled))
+    with torch.no_grad():
+        scores = next_token_scores(one.network_, tokens, None) / temperature
+    logs = scores.log_softmax(-1).gather(2, tokens.unsqueeze(2)).squeeze(2)
+    end = one.alphabet_.end
+    if end is not None:  # up to the first end
+        is_end = (tokens == end).long()
+        logs = logs.where(is_end.cumsum(1) - is_end == 0, 0.0)
+    return filled, logs.sum(dim=1).softmax(0)
 
 
 def request(tokens, mask, *, seeds=None, condition=None, allowed=None, end=None):

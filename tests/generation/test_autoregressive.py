@@ -1,6 +1,5 @@
 """Autoregressive sequences: law, likelihood, infilling, what a pass counts."""
 
-import itertools
 import math
 
 import numpy as np
@@ -13,6 +12,7 @@ from sequence_toys import (
     every_string_up_to,
     fitted,
     follows,
+    law_of_gaps,
     run,
     tiny_network,
 )
@@ -91,31 +91,10 @@ def test_no_token_reads_itself_or_later_ones():
 # ------------------------------------------------------------------- infilling
 
 
-def posterior(one, string, temperature=1.0):
-    """Law of what fills a string, from the joint one."""
-    gaps = [i for i, x in enumerate(string) if x == "?"]
-    filled = []
-    letters = one.alphabet_.tokens
-    for some in itertools.product(letters, repeat=len(gaps)):
-        letters_of = list(string)
-        for i, x in zip(gaps, some, strict=True):
-            letters_of[i] = x
-        filled.append("".join(letters_of))
-    tokens = torch.from_numpy(one.alphabet_.encode(filled))
-    with torch.no_grad():
-        scores = next_token_scores(one.network_, tokens, None) / temperature
-    logs = scores.log_softmax(-1).gather(2, tokens.unsqueeze(2)).squeeze(2)
-    end = one.alphabet_.end
-    if end is not None:  # up to the first end
-        is_end = (tokens == end).long()
-        logs = logs.where(is_end.cumsum(1) - is_end == 0, 0.0)
-    return filled, logs.sum(dim=1).softmax(0)
-
-
 @pytest.mark.parametrize(("string", "temperature"), [("?A", 1.0), ("?B?A", 0.6)])
 def test_infilling_reads_what_is_right_of_a_gap(string, temperature):
     one = model(length=len(string), n_candidates=32)
-    filled, law = posterior(one, string, temperature)
+    filled, law = law_of_gaps(one, string, temperature)
     found = one.infill([string] * 400, temperature=temperature, random_state=0)
     assert follows(shares(found, filled), law)
 
@@ -123,7 +102,7 @@ def test_infilling_reads_what_is_right_of_a_gap(string, temperature):
 def test_one_candidate_ignores_what_is_right_of_a_gap():
     """The wrong version, and that the weights matter here."""
     one = model(length=2, n_candidates=1)
-    filled, law = posterior(one, "?A")
+    filled, law = law_of_gaps(one, "?A")
     found = one.infill(["?A"] * 2000, random_state=0)
     assert not follows(shares(found, filled), law)
     first = [one.score_samples([x + y for y in "ABC"]) for x in "ABC"]
@@ -135,7 +114,7 @@ def test_one_candidate_ignores_what_is_right_of_a_gap():
 def test_infilling_keeps_the_length_of_sequences_with_ends(string):
     """An end that is given weighs as a token; a gap is never an end."""
     one = model(with_ends=True, length=3, n_candidates=32)
-    filled, law = posterior(one, string)
+    filled, law = law_of_gaps(one, string)
     found = one.infill([string] * 400, random_state=1)
     assert {len(x) for x in found} == {len(string)}
     assert follows(shares(found, filled), law)

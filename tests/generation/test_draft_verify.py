@@ -10,6 +10,7 @@ from sequence_toys import (
     every_string_up_to,
     fitted,
     follows,
+    law_of_gaps,
     request,
     run,
     steps,
@@ -216,6 +217,29 @@ def test_perfect_drafts_are_all_accepted():
     _, work = run(network, DraftVerifyDecoder(Drawing(), k), [[-1] * length] * 8)
     # Begin: 1 token. One draft: 1 more. Then 4 drafts accepted and one drawn: 9 tokens.
     assert work.n_passes.unique().tolist() == [1 + 1 + 2]
+
+
+@pytest.mark.parametrize(
+    ("string", "options"),
+    [("?A", {}), ("?B?A", {"temperature": 0.6}), ("?B", {"with_ends": True})],
+)
+def test_gaps_have_the_autoregressive_law_of_what_is_given(string, options):
+    """As in autoregression, also what is right of a gap is read."""
+    options = dict(options)
+    told = {"temperature": options.pop("temperature", 1.0), "random_state": 0}
+    length = len(string) + bool(options)  # room for an end
+    one = model(length=length, n_candidates=32, **options)
+    filled, law = law_of_gaps(one, string, told["temperature"])
+    found = one.infill([string] * 200, **told)
+    assert follows(shares(found, filled), law)
+
+
+def test_one_candidate_ignores_what_is_right_of_a_gap():
+    """The wrong version: what it did before candidates were weighed."""
+    one = model(length=2, n_candidates=1)
+    filled, law = law_of_gaps(one, "?A")
+    found = one.infill(["?A"] * 2000, random_state=0)
+    assert not follows(shares(found, filled), law)
 
 
 def test_trust_mixes_the_scores():

@@ -105,8 +105,8 @@ def test_large_calls_are_split(cls, monkeypatch):
     model = toy(cls)
     whole = model.sample(7, random_state=0)
     scores = model.score_samples(whole)
-    monkeypatch.setattr("sciseq.generation.base.TOGETHER", 3)
-    monkeypatch.setattr("sciseq.generation.sequences.autoregressive.TOGETHER", 3)
+    for name in ("base", "calls", "candidates"):
+        monkeypatch.setattr(f"sciseq.generation.{name}.TOGETHER", 3)
     assert model.sample(7, random_state=0) == whole
     assert model.last_work.n_tokens.tolist() == [5] * 7
     gaps = ["?" + one[1:] for one in whole]

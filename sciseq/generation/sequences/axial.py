@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sciseq.errors import CapabilityError, InputError, InputTypeError
 from sciseq.generation.alphabet import Alphabet
+from sciseq.generation.method_card import MethodCard
 from sciseq.generation.parts.axial_backbone import AxialBackbone
 from sciseq.generation.parts.drawing import Drawing
 from sciseq.generation.parts.network import Backbone, SequenceNetwork
@@ -175,6 +176,22 @@ class AxialAutoregressor(AutoregressiveSequence):
     >>> model.sample(3, random_state=0).shape
     (3, 2, 3)
     """
+
+    method_card: ClassVar[MethodCard] = MethodCard(
+        idea="Tables of integers cell by cell. Rows above are read by attention along "
+        "rows and columns, the row itself by attention along it.",
+        order="Raster order: rows from above, each from left to right, one cell in a "
+        "pass.",
+        mask="All cells before: those of the own row directly, those above through "
+        "layers that run once for each row.",
+        corruption="Nothing.",
+        objective="Cross-entropy of the next cell (shifted by construction).",
+        decoder="Draws the next cell; layers above run again after each row.",
+        cache="exact",
+        score="exact",
+        good_for="Tables, small images and alignments of one shape.",
+        not_for="Sequences without a second axis, or tables of different shapes.",
+    )
 
     n_inner_layers: int = 1
 

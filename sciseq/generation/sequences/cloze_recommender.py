@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciseq.generation.context_counts import FloatArray, IntArray
+from sciseq.generation.method_card import MethodCard
 from sciseq.generation.parts.backbone import TokenTransformer
 from sciseq.generation.parts.batches import NoisyLoss, SequenceBatch
 from sciseq.generation.parts.layout import Layout
@@ -324,6 +325,23 @@ class ClozeRecommender(TorchEstimator, BaseRecommender):
     >>> model.score_items([["tea"], []]).shape
     (2, 3)
     """
+
+    method_card: ClassVar[MethodCard] = MethodCard(
+        idea="The next event of a history is a hidden one behind all others, told by "
+        "a transformer that reads both directions.",
+        order="No order: one hidden event behind the history.",
+        mask="Every event of a history reads every other.",
+        corruption="A fixed share of the events; in some rows the last one alone.",
+        objective="Cross-entropy of hidden events over all items.",
+        decoder="Ranks all items for the last place.",
+        cache="none",
+        score="none",
+        good_for="What comes next in histories of events, from many users and some "
+        "thousand items.",
+        not_for="Writing whole sequences, or items that fit has not seen. Look at "
+        "ranks among all items: sampled negatives can turn the order of methods.",
+        picture=None,
+    )
 
     max_length: int = 50
     mask_rate: float = 0.2

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sciseq.generation.method_card import MethodCard
 from sciseq.generation.parts.combiner_backbone import CombinerTransformer
 from sciseq.generation.parts.combiner_plans import PLANS
 from sciseq.generation.parts.network import Backbone
@@ -79,6 +80,22 @@ class CombinerSequence(AutoregressiveSequence):
     >>> len(model.sample(3, random_state=0))
     3
     """
+
+    method_card: ClassVar[MethodCard] = MethodCard(
+        idea="Autoregression in which near tokens are read directly and far ones "
+        "through summaries of spans. Everything is read, at less than quadratic cost.",
+        order="From left to right, one token in a pass.",
+        mask="All earlier tokens: directly, or through the span they are in.",
+        corruption="Nothing.",
+        objective="Cross-entropy of the next token.",
+        decoder="As autoregressive.",
+        cache="exact",
+        score="exact",
+        good_for="Meant for long sequences (thousands of tokens).",
+        not_for="Short ones, where full attention is as fast and exact in what it "
+        "looks up.",
+        picture={"span": 3},
+    )
 
     plan: str | Sequence[str] = "fixed"
     span: int | None = None

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sciseq.errors import DataQualityError, InputError
+from sciseq.generation.method_card import MethodCard
 from sciseq.generation.parts.batches import NoisyLoss, SequenceBatch
 from sciseq.generation.parts.corruption import (
     bernoulli_mask,
@@ -230,6 +231,24 @@ class ConditionalDiffusionSequence(MaskedDiffusionSequence):
     >>> [one[2] for one in model.sample(condition=["up", "down"], random_state=0)]
     ['-', '-']
     """
+
+    method_card: ClassVar[MethodCard] = MethodCard(
+        idea="Masked diffusion for a condition (a class, numbers, peaks) and a "
+        "template. A plan says how many tokens are uncovered in which pass.",
+        order="The surest first, amounts by a plan that uncovers more tokens early.",
+        mask="Tokens read everything; with a cache, the condition reads only itself.",
+        corruption="A share of the free tokens, then the others: each is told once.",
+        objective="Cross-entropy of hidden tokens, all alike, or weighted as a bound.",
+        decoder="Draws all hidden tokens and keeps the planned number.",
+        cache="exact",
+        score="bound",
+        good_for="Sequences for a condition, of a fixed form, in few passes: spectra, "
+        "classes, tables with fixed separators.",
+        not_for="Unconditional sampling, where masked diffusion does the same with "
+        "less. Training lets the condition read the sequence, the cached pass does "
+        "not: a difference that is accepted.",
+        picture={"n_steps": 4},
+    )
 
     order: str = "confidence"
     complementary: bool = True

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from sciseq.errors import InputTypeError
+from sciseq.generation.method_card import MethodCard
 from sciseq.generation.parts.delayed_decoder import VARIANTS, DelayedDecoder
 from sciseq.generation.parts.drawing import Drawing
 from sciseq.generation.parts.reveal import Reveal, equal_amounts
@@ -66,6 +67,24 @@ class DelayedCacheDiffusion(MaskedDiffusionSequence):
     >>> model.is_exact
     False
     """
+
+    method_card: ClassVar[MethodCard] = MethodCard(
+        idea="Masked diffusion that computes only what is hidden or was decoded last. "
+        "Tokens settle one pass after they are decoded and are then read from a "
+        "cache.",
+        order="As masked diffusion.",
+        mask="Everybody reads everybody, settled tokens as they were when stored.",
+        corruption="As masked diffusion.",
+        objective="As masked diffusion; a fitted model may be taken over as it is.",
+        decoder="As masked diffusion, over the rows that are not stored; all are "
+        "refreshed every few passes.",
+        cache="approximate",
+        score="bound",
+        good_for="Meant for long sequences and conditions, where most rows are known.",
+        not_for="Results that must equal those without a cache (only `refresh=1`, or "
+        "one layer, is exact).",
+        picture={"n_steps": 8, "order": "confidence", "refresh": 4},
+    )
 
     variant: str = "decode"
     refresh: int = 4

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciseq.generation.base import SequenceGenerator
+from sciseq.generation.method_card import MethodCard
 from sciseq.generation.parts.batches import NoisyLoss, SequenceBatch
 from sciseq.generation.parts.corruption import bernoulli_mask, ensure_one
 from sciseq.generation.parts.drawing import Drawing, log_probabilities
@@ -234,6 +235,26 @@ class EnergyDiffusionSequence(SequenceGenerator):
     >>> len(model.sample(3, random_state=0))
     3
     """
+
+    method_card: ClassVar[MethodCard] = MethodCard(
+        idea="Masked diffusion proposes several whole sequences in a pass, and an "
+        "energy of whole sequences picks one. It mends what tokens drawn "
+        "independently get wrong.",
+        order="Any order, as masked diffusion.",
+        mask="Everybody reads everybody; an autoregressive energy reads causally.",
+        corruption="As masked diffusion; the energy learns from its proposals.",
+        objective="Masked diffusion first; then noise-contrastive estimation, or the "
+        "loss of the next token for an autoregressive energy.",
+        decoder="Draws k candidates, weighs them by exp(-E), keeps some tokens of the "
+        "one chosen.",
+        cache="none",
+        score="estimate",
+        good_for="Meant for few passes, where tokens that are uncovered together "
+        "depend on each other.",
+        not_for="Cheap samples: a pass computes k candidates. A learned energy did "
+        "not find parity in our short training.",
+        picture={"n_steps": 4},
+    )
 
     energy: str = "nce"
     n_candidates: int = 4

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sciseq.generation.base import SequenceGenerator
 from sciseq.generation.conversion import Converted
+from sciseq.generation.method_card import MethodCard
 from sciseq.generation.parts.batches import NoisyLoss, SequenceBatch
 from sciseq.generation.parts.corruption import bernoulli_mask, complement
 from sciseq.generation.parts.drawing import Drawing, log_probabilities
@@ -139,6 +140,26 @@ class MaskedDiffusionSequence(Converted, SequenceGenerator):
     >>> len(model.infill(["AC??AC"], random_state=0)[0])
     6
     """
+
+    method_card: ClassVar[MethodCard] = MethodCard(
+        idea="Tokens are hidden at random and told from all others. Generation starts "
+        "with everything hidden and uncovers several tokens in a pass, in any order.",
+        order="Any order: random, or the surest first; as many passes as wanted.",
+        mask="Everybody reads everybody.",
+        corruption="Each token with probability t, where t is uniform and differs "
+        "between sequences.",
+        objective="Cross-entropy of hidden tokens, weighted by 1/t: it bounds the "
+        "likelihood.",
+        decoder="Draws all hidden tokens and keeps some: equal amounts, or all that "
+        "are sure.",
+        cache="none",
+        score="bound",
+        good_for="Gaps anywhere, templates, both sides of a token; fewer passes than "
+        "tokens.",
+        not_for="Exact likelihoods, or speed on a CPU: every pass computes all "
+        "positions. Few passes draw tokens independently that belong together.",
+        picture={"n_steps": 4, "order": "confidence"},
+    )
 
     n_steps: int | None = None
     order: str = "random"

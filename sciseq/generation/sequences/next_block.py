@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sciseq.generation.base import SequenceGenerator
 from sciseq.generation.conversion import Converted
+from sciseq.generation.method_card import MethodCard
 from sciseq.generation.parts.batches import NoisyLoss
 from sciseq.generation.parts.block_decoder import BlockDecoder
 from sciseq.generation.parts.block_masks import of_tokens
@@ -135,6 +136,27 @@ class NextBlockSequence(Converted, SequenceGenerator):
     >>> len(model.sample(3, random_state=0))
     3
     """
+
+    method_card: ClassVar[MethodCard] = MethodCard(
+        idea="The past stays strictly causal and remains a trained autoregressive "
+        "model; only the newest block is denoised. Blocks grow during training from "
+        "one token.",
+        order="Blocks from left to right; the first token of a block is the "
+        "autoregressive model's, the others the surest first.",
+        mask="A noisy block reads itself and the clean tokens before it; clean tokens "
+        "read earlier ones only.",
+        corruption="Each token of a block with probability t, one t for a block.",
+        objective="Cross-entropy of hidden tokens from the row before them (shifted), "
+        "plus the loss of the next token.",
+        decoder="Denoises one block, then computes it causally and stores it.",
+        cache="exact",
+        score="exact",
+        good_for="Several tokens in a pass from a model that must stay an "
+        "autoregressive one, with exact scores of that one.",
+        not_for="Samples that must follow the scored law: tokens of a block are drawn "
+        "in parallel, and follow another.",
+        picture={"block_size": 4, "threshold": 0.6},
+    )
 
     block_size: int = 4
     autoregressive_weight: float = 0.5

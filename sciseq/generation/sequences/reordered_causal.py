@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sciseq.generation.base import SequenceGenerator
 from sciseq.generation.conversion import Converted
+from sciseq.generation.method_card import MethodCard
 from sciseq.generation.parts.batches import NoisyLoss
 from sciseq.generation.parts.block_masks import block_share_mask, of_tokens
 from sciseq.generation.parts.drawing import Drawing
@@ -239,6 +240,27 @@ class ReorderedCausalDiffusion(Converted, SequenceGenerator):
     >>> len(model.sample(3, random_state=0))
     3
     """
+
+    method_card: ClassVar[MethodCard] = MethodCard(
+        idea="Denoising under causal attention: known tokens are put first, at the "
+        "positions they have. What is complete at the left of a sliding window is "
+        "final and stored at once.",
+        order="A window slides to the right; in it all tokens that are sure, near "
+        "ones preferred.",
+        mask="Noisy rows read those of no later rank (known ones first) of their "
+        "block, and clean tokens before it; clean tokens read earlier ones.",
+        corruption="An exact count of each block, one level for a block.",
+        objective="Cross-entropy of hidden tokens, weighted by one over the level "
+        "(aligned), plus the loss of the next token.",
+        decoder="Keeps tokens whose entropy, with a penalty of the distance, is below "
+        "a threshold.",
+        cache="exact",
+        score="exact",
+        good_for="Streams: no block has to be complete before the next one begins.",
+        not_for="Samples that must follow the scored law, or little training: in ours "
+        "it needed no fewer passes than tokens.",
+        picture={"block_size": 8, "window": 4, "entropy_threshold": 0.9},
+    )
 
     block_size: int = 8
     normalise_weights: bool = False

@@ -19,6 +19,7 @@ from torch import Tensor
 from sciseq.base import SequenceEstimator
 from sciseq.errors import InputTypeError
 from sciseq.generation.base import SequenceGenerator
+from sciseq.generation.method_card import MethodCard
 from sciseq.generation.parts.drawing import Drawing, log_probabilities
 from sciseq.generation.parts.layout import NOISY, NOTHING, Layout
 from sciseq.generation.parts.masks import full
@@ -145,6 +146,21 @@ class SequentialPromptSampler(SequenceEstimator):
     >>> len(sampler.sample(3, random_state=0)), sampler.last_work.n_passes.tolist()
     (3, [3, 3, 3])
     """
+
+    method_card: ClassVar[MethodCard] = MethodCard(
+        idea="A model of masked tokens writes from left to right: masks behind what "
+        "there is are told together, and only the first is kept.",
+        order="From left to right, `keep` tokens in a pass.",
+        mask="That of the model: everybody reads everybody.",
+        corruption="That of the model.",
+        objective="That of the model; nothing is trained besides.",
+        decoder="Draws all masks behind the text, keeps the first ones.",
+        cache="none",
+        score="exact",
+        good_for="Exact probabilities and ends from a fitted model of masked tokens.",
+        not_for="Speed: every token takes a pass over everything. Probabilities are "
+        "those of this order, not of the model's others.",
+    )
 
     generator: Any = None
     keep: int = 1

@@ -1,0 +1,111 @@
+"""What a call of a generator asks for: how many, in which parts, how tokens are drawn.
+
+Axes: n sequences, ``batch`` (of a part), L positions.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciseq.errors import CapabilityError, InputError
+from sciseq.generation.parts.drawing import Drawing
+from sciseq.generation.parts.network import Condition
+from sciseq.parameters import Integer
+
+__all__ = [
+    "TOGETHER",
+    "check_counts",
+    "make_drawing",
+    "no_conditions",
+    "request_parts",
+    "request_seeds",
+]
+
+TOGETHER = 256
+"""Requests that are generated together, and sequences that are scored together."""
+
+
+def request_seeds(seed: int, numbers: Tensor) -> Tensor:
+    """Return seeds of requests: of their number, whatever else is generated.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the call.
+    numbers : Tensor of int64, shape (batch,)
+        Numbers of the requests, from 0 to below 2^31.
+    """
+    return numbers + (seed % 2**31) * 2**31
+
+
+def request_parts(
+    n: int, rows: Tensor, condition: Condition | None
+) -> Iterator[tuple[Tensor, Tensor, Condition | None]]:
+    """Give numbers of n requests in parts, with the rows and conditions of each.
+
+    Parameters
+    ----------
+    n : int
+        Requests.
+    rows : Tensor of int64, shape (1 or n, position)
+        Templates, one for all or one for each.
+    condition : Condition or None
+        The same.
+    """
+    for first in range(0, n, TOGETHER):
+        numbers = torch.arange(first, min(first + TOGETHER, n))
+        of = None
+        if condition is not None:
+            of = condition.take(numbers % len(condition.rows))
+        yield numbers, rows[numbers % len(rows)], of
+
+
+def no_conditions() -> CapabilityError:
+    """Return what is raised for conditions that fit has not seen."""
+    return CapabilityError(
+        "this generator was fitted without conditions",
+        where="condition",
+        hint="Fit with y.",
+    )
+
+
+def check_counts(n: Any, **sizes: int) -> None:
+    """Raise unless there is one of each for all n sequences, or one for each.
+
+    Parameters
+    ----------
+    n : int
+        Sequences.
+    **sizes : int
+        How many there are, by what they are.
+    """
+    if not Integer(1).allows(n) or any(size not in (1, n) for size in sizes.values()):
+        given = " and ".join(f"{size} {name}" for name, size in sizes.items())
+        raise InputError(
+            f"{n!r} sequences, with {given}",
+            where="n",
+            hint="Give one for all, or one for each sequence.",
+        )
+
+
+def make_drawing(temperature: float, top_k: int | None, top_p: float) -> Drawing:
+    """Return how tokens are drawn, or raise what is wrong with it.
+
+    Parameters
+    ----------
+    temperature, top_k, top_p
+        As in :meth:`sample`.
+    """
+    problems = []
+    if not temperature >= 0 or np.isinf(temperature):
+        problems.append(f"temperature={temperature!r} must be at least 0")
+    if top_k is not None and top_k < 1:
+        problems.append(f"top_k={top_k!r} must be at least 1")
+    if not 0 < top_p <= 1:
+        problems.append(f"top_p={top_p!r} must be above 0 and at most 1")
+    if problems:
+        raise InputError("; ".join(problems), where="sample")
+    return Drawing(temperature, top_k, top_p)
