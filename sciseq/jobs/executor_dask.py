@@ -82,9 +82,11 @@ def _local_cluster(n_workers: int) -> Any:
         n_workers=n_workers,
         threads_per_worker=1,
         processes=True,
-        dashboard_address=None,
-        # Whether a part is tried again is decided here.
-        scheduler_kwargs={"allowed_failures": 0},
+        scheduler_kwargs={
+            "dashboard": False,
+            "dashboard_address": "127.0.0.1:0",  # its pages for machines, at any port
+            "allowed_failures": 0,  # whether a part is tried again is decided here
+        },
         silence_logs=50,
     )
 
@@ -127,21 +129,26 @@ def _shared(client: Any, packed: bytes, *, is_own: bool) -> Iterator[str]:
     """
     name = f"sciseq-{uuid4().hex}"
     try:
-        client.register_plugin(_SharedWork(packed, is_own=is_own), name=name)
+        _register(client, _SharedWork(packed, is_own=is_own), name)
+        yield name
+    finally:
+        # One that cannot be set up is kept by the scheduler too, and would be the end
+        # of every new worker. A cluster that is gone has nothing to tidy up.
+        with contextlib.suppress(Exception):
+            client.unregister_worker_plugin(name)
+
+
+def _register(client: Any, plugin: Any, name: str) -> None:
+    try:
+        client.register_plugin(plugin, name=name)
     except InputError:
         raise
-    except Exception as error:  # of the worker, whatever it lacks
+    except Exception as error:  # of a worker, whatever it lacks
         raise InputError(
             f"the Dask workers cannot load sciseq: {type(error).__name__}: {error}",
             where="scheduler",
             hint="Install the same version of sciseq on all workers.",
         ) from error
-    try:
-        yield name
-    finally:
-        # A cluster that is gone has nothing to tidy up.
-        with contextlib.suppress(OSError, TimeoutError, RuntimeError):
-            client.unregister_worker_plugin(name)
 
 
 class _SharedWork(WorkerPlugin):
