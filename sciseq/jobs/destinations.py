@@ -105,18 +105,24 @@ class Destination:
         return digest
 
     def _write_rows(self, frame: Any, record: dict[str, Any]) -> str:
-        from sciseq.jobs.database import Run, delete_runs, engine_of, write_run
+        from sciseq.jobs.database import Run, engine_of, write_run
 
-        engine = engine_of(self.url_env)
         run = Run(
             run_id=record["run_id"],
             job=record["job"],
             model_version=str(record["model_version"]),
             as_of=moment(record["as_of"]),
         )
-        stored = write_run(engine, self.table, flat(frame), run)
-        delete_runs(engine, self.table, self.job.name, self.job["keep"]["runs"])
+        stored = write_run(engine_of(self.url_env), self.table, flat(frame), run)
         return stored.digest
+
+    def forget(self) -> None:
+        """Delete the rows of old runs from a database; files are left alone."""
+        if self.path is None:
+            from sciseq.jobs.database import delete_runs, engine_of
+
+            keep = self.job["keep"]["runs"]
+            delete_runs(engine_of(self.url_env), self.table, self.job.name, keep)
 
 
 def destination_of(job: Job, as_of: Any, run_id: str) -> Destination | None:

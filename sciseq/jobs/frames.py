@@ -1,7 +1,6 @@
 """Small things that jobs do with tables over time, or over (series, time)."""
 
 import hashlib
-import itertools
 from collections.abc import Collection
 from typing import Any
 
@@ -12,7 +11,6 @@ __all__ = [
     "count_series",
     "digest_of_rows",
     "flat",
-    "panel_parts",
     "rows_before",
     "select_rows",
     "without",
@@ -93,27 +91,3 @@ def flat(frame: Any) -> Any:
     if frame.index.nlevels == 2:
         return frame.rename_axis(index=["series", "time"]).reset_index()
     return frame.rename_axis(index="time").reset_index()
-
-
-def panel_parts(frame: Any, number: int) -> list[Any]:
-    """Cut a panel into parts of some series, in their order; views, not copies.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        One table, which is one part, or a panel sorted by series.
-    number : int
-        Series in a part.
-
-    Examples
-    --------
-    >>> index = pd.MultiIndex.from_product([["a", "b", "c"], [0, 1]])
-    >>> [len(one) for one in panel_parts(pd.DataFrame({"y": range(6)}, index), 2)]
-    [4, 2]
-    """
-    if frame.index.nlevels == 1:
-        return [frame]
-    codes = frame.index.codes[0]
-    starts = np.flatnonzero(np.diff(codes, prepend=-1))
-    cuts = [*starts[::number].tolist(), len(frame)]
-    return [frame.iloc[a:b] for a, b in itertools.pairwise(cuts)]

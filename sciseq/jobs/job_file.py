@@ -366,6 +366,8 @@ def _check_destination(task: Any, place: dict[str, Any], problems: list[str]) ->
         problems.append("destination needs either path or url_env")
     if (place["url_env"] is None) != (place["table"] is None):
         problems.append("destination.url_env and destination.table go together")
+    if task in ("sequence", "generate", "backtest") and place["url_env"] is not None:
+        problems.append(f"a database takes forecasts: task = {task!r} writes files")
     if isinstance(place["path"], str):
         allowed = ", ".join(f"{{{one}}}" for one in PLACES)
         problems.extend(

@@ -246,8 +246,12 @@ class _Run:
     def _finish(self, record: dict[str, Any], frame: Any) -> RunResult:
         self._report(record, frame)
         self.run.finish(record)
-        for dropped in self.state.keep_runs(self.job["keep"]["runs"]):
-            self.log.info("forgot an old run", run_id=dropped)
+        # A date that is filled in later must not be forgotten at once.
+        if self.state.records()[-1]["run_id"] == self.run_id:
+            for dropped in self.state.keep_runs(self.job["keep"]["runs"]):
+                self.log.info("forgot an old run", run_id=dropped)
+            if self.place is not None:
+                self.place.forget()
         self.log.info(record["status"], exit_code=record["exit_code"])
         return RunResult(record["exit_code"], record)
 
@@ -398,7 +402,7 @@ class _Run:
         work = work_of(self.job, self.history, model)
         reused = self.run.keep_parts_of(work.plan)
         numbers: list[int] = []
-        todo = left_to_do(work.parts, reused, numbers)
+        todo = left_to_do(work.parts(), reused, numbers)
         settings = self.job["work"]
         done = run_parts(
             work.function,
@@ -412,7 +416,7 @@ class _Run:
             number = numbers[position]
             if isinstance(result, Failure):
                 result = work.failed(number, result)
-            facts = {"failed": result.failed, "warned": result.warned}
+            facts = {"failures": result.failures, "notes": result.notes}
             self.run.store_part(number, result.frame, facts)
             self.log.info("part done", part=number, rows=len(result.frame))
         finished = self.run.finished_parts()
@@ -423,9 +427,9 @@ class _Run:
         for number in finished:
             frame, facts = self.run.read_part(number)
             frames.append(frame)
-            record["failed_series"] += facts["failed"]
+            record["failed_series"] += facts["failures"]
             record["notes"] += [
-                one for one in facts["warned"] if one not in record["notes"]
+                one for one in facts["notes"] if one not in record["notes"]
             ]
         for one in record["failed_series"]:
             self.log.error("failed", **one)

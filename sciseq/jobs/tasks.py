@@ -4,15 +4,13 @@ Workers call these: they log nothing and write nothing. What went wrong with a s
 and what was warned of, comes back beside the rows.
 """
 
-import warnings
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sciseq.errors import SciSeqError, SciSeqWarning
-from sciseq.jobs.frames import without
+from sciseq.jobs.panel_parts import PartForecast, forecast_part
 
-__all__ = ["PartResult", "forecast_part", "generate_part", "sequence_part"]
+__all__ = ["PartResult", "backtest_rows", "forecast_rows", "generate_rows"]
 
 
 class PartResult(NamedTuple):
@@ -22,96 +20,32 @@ class PartResult(NamedTuple):
     ----------
     frame : pandas.DataFrame
         Its rows.
-    failed : list of dict
+    failures : list of dict
         ``series`` and ``error`` of what could not be done.
-    warned : list of str
+    notes : list of str
         What a person should know, each once.
     """
 
     frame: Any
-    failed: list[dict[str, str]]
-    warned: list[str]
+    failures: list[dict[str, Any]]
+    notes: list[str]
 
 
-def forecast_part(shared: tuple[Any, float | None], rows: Any) -> PartResult:
-    """Forecast the series of a part; when one spoils it, each by itself.
+def forecast_rows(shared: tuple[Any, float | None], part: Any) -> PartForecast:
+    """Forecast the series of a part.
 
     Parameters
     ----------
     shared : tuple
         Fitted forecaster; coverage of an interval, or None.
-    rows : pandas.DataFrame
+    part : pandas.DataFrame or FieldPart
         History of the series.
     """
     model, coverage = shared
-    failed: list[dict[str, str]] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", SciSeqWarning)
-        try:
-            frames = [_forecast(model, rows, coverage)]
-        except (SciSeqError, ArithmeticError, ValueError) as error:
-            if rows.index.nlevels == 1:
-                raise
-            frames, failed = _one_by_one(model, rows, coverage, error)
-    warned = sorted(
-        {str(one.message) for one in caught if issubclass(one.category, SciSeqWarning)}
-    )
-    frame = pd.concat(frames) if frames else pd.DataFrame()
-    return PartResult(frame, failed, warned)
+    return forecast_part(model, part, coverage=coverage)
 
 
-def _one_by_one(
-    model: Any, rows: Any, coverage: float | None, whole: Exception
-) -> tuple[list[Any], list[dict[str, str]]]:
-    failed, n_good = [], 0
-    for label, series in rows.groupby(level=0, sort=False):
-        try:
-            _forecast(model, series, coverage)
-            n_good += 1
-        except (SciSeqError, ArithmeticError, ValueError) as error:
-            failed.append({"series": str(label), "error": str(error)})
-    if not failed:  # it is not the fault of a series
-        raise whole
-    if not n_good:
-        return [], failed
-    # Together again, so that a forecast does not depend on whether a part was spoilt.
-    kept = without(rows, [one["series"] for one in failed])
-    return [_forecast(model, kept, coverage)], failed
-
-
-def _forecast(model: Any, rows: Any, coverage: float | None) -> Any:
-    forecast = model.predict(rows)
-    if coverage is None:
-        return forecast
-    low, high = model.predict_interval(rows, coverage=coverage)
-    columns = {}
-    for name in forecast.columns:
-        columns[name] = forecast[name]
-        columns[f"{name}_lower"], columns[f"{name}_upper"] = low[name], high[name]
-    return pd.DataFrame(columns)
-
-
-def sequence_part(model: Any, part: Any) -> PartResult:
-    """Read the peptides of a part of the spectra.
-
-    Parameters
-    ----------
-    model : PeptideSequencer
-        Fitted.
-    part : list of records
-        Spectra, and those that were skipped.
-    """
-    table = model.predict_table(part)
-    reasons = table["reason"].dropna()
-    reasons = reasons[reasons != ""]
-    failed = [
-        {"series": str(table["identifier"][row]), "error": str(reason)}
-        for row, reason in reasons.items()
-    ]
-    return PartResult(table, failed, [])
-
-
-def generate_part(model: Any, part: tuple[int, int]) -> PartResult:
+def generate_rows(model: Any, part: tuple[int, int]) -> PartResult:
     """Draw sequences.
 
     Parameters
@@ -127,7 +61,7 @@ def generate_part(model: Any, part: tuple[int, int]) -> PartResult:
     return PartResult(pd.DataFrame({"sequence": texts}), [], [])
 
 
-def backtest_part(shared: tuple[Any, dict[str, Any], bool], frame: Any) -> PartResult:
+def backtest_rows(shared: tuple[Any, dict[str, Any], bool], frame: Any) -> PartResult:
     """Forecast from rolling origins, and compare.
 
     Parameters

@@ -347,8 +347,12 @@ def test_old_runs_are_forgotten(workshop):
     job = workshop.job(keep__runs=2, retrain__when="always")
     for date in ("2024-01-07", "2024-01-08", "2024-01-09"):
         run_job(job, date)
+    run_job(job, "2024-01-06")  # filled in later: forgotten with the next new one only
+    assert run_job(job, "2024-01-06").is_repeated
+    run_job(job, "2024-01-09 01:00")
+    run_job(job, "2024-01-09")
     kept = [one["as_of"] for one in JobState(job.state).records()]
-    assert kept == ["2024-01-08 00:00:00", "2024-01-09 00:00:00"]
+    assert kept == ["2024-01-09 00:00:00", "2024-01-09 01:00:00"]
     assert len(JobState(job.state).models()) == 2
 
 
