@@ -430,8 +430,8 @@ def test_many_writers_at_once(url, make_engine):
     ("change", "message", "hint"),
     [
         (
-            {"load": "laod"},
-            "no column 'laod'",
+            {"load": "loaded"},
+            "no column 'loaded'",
             "Did you mean 'load'?",
         ),
         ({"load_lower": None}, "a column 'load_lower', and the forecasts have", None),
@@ -550,3 +550,6 @@ def test_newest_is_the_latest_run_that_says_something(engine):
     with pytest.raises(InputError, match="no table 'forecast'") as caught:
         list(newest(engine, "forecast", "nightly"))
     assert caught.value.hint == "Did you mean 'forecasts'?"
+    sql(engine, "CREATE TABLE sales (day date)")
+    with pytest.raises(InputError, match="'sales' is not one of forecasts"):
+        list(newest(engine, "sales", "nightly"))
