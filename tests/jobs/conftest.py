@@ -1,4 +1,4 @@
-"""Databases to test on: SQLite, and a real PostgreSQL server of our own."""
+"""A job to try, and databases: SQLite, and a real PostgreSQL server of our own."""
 
 import contextlib
 import getpass
@@ -12,6 +12,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+
+from .workshop import Workshop
 
 USER, PASSWORD = "clerk", "hunter2 & co"
 
@@ -130,3 +132,9 @@ def make_engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], object]:
         return engine_of("SCISEQ_TEST_DB")
 
     return make
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    """A folder with a table and a job file."""
+    return Workshop(tmp_path)
