@@ -283,7 +283,7 @@ def newest(
     Raises
     ------
     InputError
-        When the table is not there.
+        When the table is not there, or not made by :func:`write_run`.
     TemporaryError
         When the database cannot be reached.
     """
@@ -291,6 +291,8 @@ def newest(
         tables = find_tables(connection, table)
         if tables is None:
             raise missing_table(connection, table)
+        if not {"run_id", "time"} <= set(tables.forecasts.columns.keys()):
+            raise InputError(f"the table {table!r} is not one of forecasts")
         statement = _newest(connection, tables, job, as_of)
         series = "series" if "series" in tables.forecasts.c else None
         for rows in frames_of(connection, statement, "time", series, chunk_rows):

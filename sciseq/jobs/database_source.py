@@ -8,6 +8,7 @@ offset come out in UTC.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,7 @@ __all__ = ["read_rows"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_REMEMBERED_TIMES = 20_000
 
 
 @dataclass(frozen=True)
@@ -240,7 +242,9 @@ def _zone(name: str) -> ZoneInfo:
 
 def _limit(before: Any, zone: ZoneInfo) -> datetime:
     """Return the first microsecond that is not before a time."""
-    time: Any = pd.Timestamp(before)
+    time: Any = pd.NaT
+    with contextlib.suppress(TypeError, ValueError):
+        time = pd.Timestamp(before)
     if time is pd.NaT:
         raise InputError(f"{before!r} is no date", where="before")
     if time.tz is None:
@@ -252,6 +256,8 @@ def _limit(before: Any, zone: ZoneInfo) -> datetime:
 def _define_instants(connection: "Connection", zone: ZoneInfo) -> None:
     """Let SQLite compare texts by the microseconds since 1970 that they mean."""
 
+    # Series mostly share their times, and the order asks again for what the cut asked.
+    @functools.lru_cache(maxsize=_REMEMBERED_TIMES)
     def microseconds(text: Any) -> int | None:
         try:
             time = datetime.fromisoformat(text)

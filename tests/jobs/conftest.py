@@ -3,7 +3,6 @@
 import contextlib
 import getpass
 import os
-import pwd
 import secrets
 import shutil
 import subprocess
@@ -31,6 +30,8 @@ def postgres_programs() -> Path | None:
 
 def unprivileged_user() -> str | None:
     """Who may run the server: it refuses root."""
+    import pwd  # not on every system
+
     if os.getuid():
         return getpass.getuser()
     for name in ("postgres", "nobody"):
@@ -42,15 +43,11 @@ def unprivileged_user() -> str | None:
 @contextlib.contextmanager
 def running_server(programs: Path, user: str) -> Iterator[str]:
     """Run a server that listens on a socket in a folder of its own; yield its URL."""
-    # Not in pytest's folder: the path of a socket has at most 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix="sciseq-pg-"))
-    data, password, log = folder / "data", folder / "password", folder / "log"
-    password.write_text(PASSWORD)
+    import pwd
+
     account = pwd.getpwnam(user)
     as_user = {}
     if not os.getuid():
-        for one in (folder, password):
-            os.chown(one, account.pw_uid, account.pw_gid)
         as_user = {"user": user, "group": account.pw_gid, "extra_groups": []}
 
     def call(program: str, *arguments: str) -> None:
@@ -58,31 +55,41 @@ def running_server(programs: Path, user: str) -> Iterator[str]:
             [programs / program, *arguments],
             **as_user,
             cwd=folder,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    # Every connection must give the password, and no write waits for the disk.
-    call("initdb", "-D", str(data), "-U", USER, f"--pwfile={password}", "-E", "UTF8",
-         "--locale=C", "--auth=scram-sha-256", "--no-sync")  # fmt: skip
-    options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-    try:
-        call("pg_ctl", "-D", str(data), "-w", "-l", str(log), "-o", options, "start")
-        login = f"{USER}:{quote(PASSWORD)}"
-        yield f"postgresql://{login}@/postgres?host={folder}"
-    finally:
-        call("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
-        shutil.rmtree(folder)
+    # Not in pytest's folder: the path of a socket has at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix="sciseq-pg-") as folder:
+        data, password = Path(folder, "data"), Path(folder, "password")
+        password.write_text(PASSWORD)
+        if as_user:
+            for one in (folder, password):
+                os.chown(one, account.pw_uid, account.pw_gid)
+        # Every connection must give the password, and no write waits for the disk.
+        settings = "--auth=scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"
+        call("initdb", "-D", str(data), "-U", USER, f"--pwfile={password}", *settings)
+        options = (
+            f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
+        )
+        call("pg_ctl", "-D", str(data), "-w", "-l", f"{folder}/log", "-o", options,
+             "start")  # fmt: skip
+        try:
+            yield f"postgresql://{USER}:{quote(PASSWORD)}@/postgres?host={folder}"
+        finally:
+            call("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """URL of a PostgreSQL server that runs as long as the tests do."""
-    programs, user = postgres_programs(), unprivileged_user()
+    programs = postgres_programs()
     if programs is None:
         pytest.skip("no PostgreSQL server here: initdb is not installed")
+    user = unprivileged_user()
     if user is None:
         pytest.skip("no PostgreSQL server here: there is only root to run it")
     pytest.importorskip("psycopg", reason="no PostgreSQL here: no psycopg")

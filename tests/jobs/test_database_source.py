@@ -343,6 +343,7 @@ def test_a_view_is_read_like_a_table(engine):
         ({"time_column": "zzz"}, "no column 'zzz'", "There are shop, day."),
         ({"query": "SELECT 1"}, "either table or query", None),
         ({"table": None}, "either table or query", None),
+        ({"before": "soon"}, "'soon' is no date", None),
         ({"chunk_rows": 0}, "chunk_rows is 0", None),
         ({"time_zone": "Mars"}, "'Mars' is no time zone", None),
     ],
