@@ -58,6 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hybrid": {},
     "autoregressive": {"decoder": "autoregressive"},
     "nonautoregressive": {"decoder": "nonautoregressive"},
+    "diffusion": {"decoder": "diffusion"},
     "hybrid, losses one half each": {"annealing": False},
     "hybrid, no gradient block": {"gradient_block": False},
     "hybrid, two encoders": {"shared_encoder": False},
