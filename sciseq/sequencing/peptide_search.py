@@ -43,7 +43,7 @@ class SearchSettings(NamedTuple):
     isotopes: tuple[int, int]
     most_residues: int
     n_best: int = 1
-    n_steps: int = 8  # of the diffusion decoder
+    n_steps: int = 16  # of the diffusion decoder
 
 
 class Found(NamedTuple):

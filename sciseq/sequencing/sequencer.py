@@ -87,8 +87,9 @@ default="hybrid"
         Range of m/z that is read.
     beam_size : int, default=5
         Beams of the search; 1 is greedy.
-    n_steps : int, default=8
-        Passes of the diffusion decoder over a peptide; more are slower.
+    n_steps : int, default=16
+        Passes of the diffusion decoder over a peptide; fewer are faster, and show more
+        residues at once.
     precursor_tolerance : float, default=20.0
         Largest difference between the masses of peptide and precursor, in ppm.
     isotope_errors : tuple of int, default=(0, 1)
@@ -229,7 +230,7 @@ default="hybrid"
     minimum_mz: float = 50.0
     maximum_mz: float = 2500.0
     beam_size: int = 5
-    n_steps: int = 8
+    n_steps: int = 16
     precursor_tolerance: float = 20.0
     isotope_errors: Any = (0, 1)
     charges: Any = (2, 3, 4)
