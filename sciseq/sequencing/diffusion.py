@@ -44,7 +44,7 @@ _LEAST_LEVEL = 1e-3
 _MORE_PLACES = 3
 
 
-def places_of(precursor_mass: Tensor, lightest: float, most: int) -> Tensor:
+def places_of(precursor_mass: Tensor, lightest: Tensor | float, most: int) -> Tensor:
     r"""Count the places that a peptide of a mass may reach, with its end.
 
     .. math:: n = \min(L, \lfloor (M - m_{H_2O}) / m_{min} \rfloor + 3)
@@ -53,7 +53,7 @@ def places_of(precursor_mass: Tensor, lightest: float, most: int) -> Tensor:
     ----------
     precursor_mass : Tensor of float64, shape (batch,)
         Neutral masses M in Da.
-    lightest : float
+    lightest : Tensor or float
         Mass of the lightest residue in Da.
     most : int
         L, of the network.
@@ -88,12 +88,11 @@ class PeptideDenoiser:
         assert network.diffusion is not None
         self.network, self.decoder = network, network.diffusion
         memory = network.encode(peaks)
-        n = places_of(
-            peaks.precursor_mass, float(network.residues.min()), self.decoder.n_places
-        )
+        lightest, most = network.residues.min(), self.decoder.n_places
+        n = places_of(peaks.precursor_mass, lightest, most)
         # Elsewhere than on a CPU the host would have to wait for the number.
         on_cpu = n.device.type == "cpu"
-        n_places = int(n.max()) if on_cpu else self.decoder.n_places
+        n_places = int(n.max()) if on_cpu else most
         places = torch.arange(n_places, device=n.device)
         self.is_place = places < n.unsqueeze(1)
         self.reading = SpectrumReading(

@@ -364,8 +364,7 @@ def grown_weights(
         What can be fitted, fitted; the rest as it was.
     """
     grown = dict(weights)
-    # Behind the tokens stand stop and blank of codes, blank and none of guesses, end
-    # and mask of what diffusion shows.
+    # Behind the tokens stand stop and blank; blank and none; end and mask.
     n_others = {
         "codes.vectors": 2,
         "nonautoregressive.guesses": 2,

@@ -175,11 +175,13 @@ default="hybrid"
 
     Notes
     -----
-    Card: peptide §3 to §12. The evidence inputs and pre-norm layers are additions.
+    Card: peptide §3 to §12; diffusion: sequences §16. The evidence inputs and pre-norm
+    layers are additions.
 
     References
     ----------
-    CrossNovo, arXiv:2510.08169; ContraNovo; PrimeNovo; RefineNovo.
+    CrossNovo, arXiv:2510.08169; ContraNovo; PrimeNovo; RefineNovo;
+    LaViDa, arXiv:2505.16839.
     """
 
     _parameter_rules: ClassVar[dict[str, ParameterRule]] = {
