@@ -395,6 +395,23 @@ def test_saved_equals_loaded(learned, tmp_path):
     assert found["score"].tolist() == want["score"].tolist()
 
 
+def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, monkeypatch):
+    settings = {**TINY, "evidence": False, "checkpoint_dir": tmp_path / "run"}
+    whole = PeptideSequencer(**settings).fit(SPECTRA).network_.state_dict()
+    # As if killed after the first epoch.
+    late = [one for one in (tmp_path / "run").rglob("*") if "2" in one.stem]
+    assert late
+    for one in late:
+        one.unlink()
+    again = PeptideSequencer(**settings).fit(SPECTRA).network_.state_dict()
+    assert all(torch.equal(one, again[name]) for name, one in whole.items())
+    # Masks that do not follow the steps are others.
+    monkeypatch.setattr(DiffusionTraining, "on_step", lambda *given: None)
+    settings["checkpoint_dir"] = None
+    other = PeptideSequencer(**settings).fit(SPECTRA).network_.state_dict()
+    assert not torch.equal(other["codes.vectors"], whole["codes.vectors"])
+
+
 def test_fits_streams_in_bfloat16_and_goes_on(tmp_path):
     stream = Simulator(list(PEPTIDES[:2])).stream(8)
     settings = {**TINY, "precision": "bfloat16", "spectrum_graph": True,
