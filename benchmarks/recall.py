@@ -13,7 +13,7 @@ directions, trained on next tokens, on a uniform mixture of objectives, or on a 
 steered by a learned model of rewards. All train on the same lists for as many steps of
 as many lists; a step of a mixture costs about twice the time, as its rows are longer.
 
-    python benchmarks/recall.py            # about half an hour on one core
+    python benchmarks/recall.py            # 30 to 45 minutes on one core
     python benchmarks/recall.py --quick    # seconds; nothing is kept
 """
 
@@ -151,7 +151,7 @@ def page(results: list[Cell]) -> list[str]:
         "scored from left to right.",
         "",
     ]
-    for data in DATA:
+    for data in dict.fromkeys(one["data"] for one in results):
         made += [f"## {data}", "", *recall_table(data, results), ""]
     return made
 

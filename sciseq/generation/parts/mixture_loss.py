@@ -49,11 +49,11 @@ def training_row(
     Examples
     --------
     >>> row = training_row(
-    ...     ObjectiveConfiguration("selective_copying"), np.array([2, 2, 2]),
+    ...     ObjectiveConfiguration("selective_copying"), np.array([2, 0]),
     ...     RecallVocabulary(3), np.random.default_rng(0),
     ... )
-    >>> row.labels.tolist()  # no span of it stands alone between its delimiters
-    [2, 2, 2, 4]
+    >>> row.labels.tolist()  # there is no span between delimiters
+    [2, 0, 4]
     """
     try:
         return build_row(configuration, sequence, vocabulary, generator)
