@@ -11,6 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sequence_toys import every_string, every_string_up_to, fitted, follows
 from sklearn.base import clone
 
@@ -18,6 +20,7 @@ import sciseq
 from sciseq.errors import CapabilityError, InputError
 from sciseq.generation.parts.batches import SequenceBatch
 from sciseq.generation.parts.drawing import Drawing
+from sciseq.generation.parts.label_generation import continuation, infilling
 from sciseq.generation.parts.layout import NOTHING
 from sciseq.generation.parts.masks import causal, full
 from sciseq.generation.parts.mixture_loss import MixtureLoss, rows_loss, training_row
@@ -30,6 +33,7 @@ from sciseq.generation.parts.prefix_network import (
     row_layout,
 )
 from sciseq.generation.parts.recall_objectives import (
+    ObjectiveConfiguration,
     RecallVocabulary,
     default_configurations,
 )
@@ -317,6 +321,32 @@ def test_nothing_depends_on_the_batch(objectives, with_ends):
     alone = [made.score_samples([one], [y])[0]
              for one, y in zip(filled, labels, strict=True)]  # fmt: skip
     np.testing.assert_allclose(values, alone, rtol=0, atol=1e-11)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([(0.15, 1), (0.5, 2), (0.85, 4)]))
+def test_prompts_are_laid_out_as_training_rows(seed, hidden):
+    generator = np.random.default_rng(seed)
+    x = generator.integers(N_TOKENS, size=generator.integers(2, 15))
+    asked = ObjectiveConfiguration("infilling", *hidden)
+    inputs, labels = training_row(asked, x, WORDS, generator)
+    visible = inputs[inputs != WORDS.paradigm("infilling")]
+    spans = np.split(labels[:-1], np.flatnonzero(labels == WORDS.separator))
+    lengths = iter([len(one) - (number > 0) for number, one in enumerate(spans)])
+    is_gap = np.concatenate(
+        [[True] * next(lengths) if one == WORDS.mask else [False] for one in visible]
+    ).astype(bool)
+    prompt = infilling(x, is_gap, WORDS)
+    assert prompt.inputs[1:].tolist() == visible.tolist()
+    written = np.where(prompt.places < 0, WORDS.separator, x[prompt.places])
+    assert written.tolist() == labels[:-1].tolist()  # but for DONE
+    inputs, labels = training_row(
+        ObjectiveConfiguration("prefix_lm"), x, WORDS, generator
+    )
+    start = inputs[inputs != WORDS.paradigm("prefix_lm")]
+    prompt = continuation(start, len(x), WORDS, as_input=True)
+    assert sorted(prompt.inputs) == sorted(inputs)
+    assert x[prompt.places].tolist() == labels[:-1].tolist()
 
 
 def test_infilling_reads_what_stands_behind_the_gap():
