@@ -459,8 +459,9 @@ class SequenceGenerator(TorchEstimator):
         """Fill the gaps of sequences; what is given stays.
 
         What is read besides the tokens left of a gap depends on the method: all others
-        (masked diffusion), those of its block (block diffusion), all by weighing
-        candidates (autoregressive), or none (draft and verify).
+        (masked diffusion, mixtures of objectives), those of its block (block
+        diffusion), all by weighing candidates (autoregressive), or none (draft and
+        verify).
 
         Parameters
         ----------
