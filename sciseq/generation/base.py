@@ -205,8 +205,8 @@ class SequenceGenerator(SequenceLearner):
         """Fill the gaps of sequences; what is given stays.
 
         What is read besides the tokens left of a gap depends on the method: all others
-        (masked diffusion), those of its block (block diffusion), or all by weighing
-        candidates (autoregressive, draft and verify).
+        (masked diffusion, mixtures of objectives), those of its block (block
+        diffusion), or all by weighing candidates (autoregressive, draft and verify).
 
         Parameters
         ----------

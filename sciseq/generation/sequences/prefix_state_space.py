@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sciseq.errors import CapabilityError, InputError
 from sciseq.generation.base import SequenceGenerator
+from sciseq.generation.method_card import MethodCard
 from sciseq.generation.parts.batches import NoisyLoss, SequenceBatch
 from sciseq.generation.parts.drawing import Drawing, log_probabilities
 from sciseq.generation.parts.gated_recurrence import KINDS
@@ -128,6 +129,25 @@ class PrefixStateSpace(AutoregressiveSequence):
         "recurrence": Option(*KINDS),
         "d_state": AnyOf(Nothing(), Integer(1)),
     }
+
+    method_card: ClassVar[MethodCard] = MethodCard(
+        idea="A gated recurrence keeps a state of fixed size; half of the layers also "
+        "read the prefix backwards. Training draws tasks that demand recall.",
+        order="From left to right, one token in a pass.",
+        mask="The state of what came before; inside the prefix everything.",
+        corruption="By objective, drawn anew for each sequence: spans, order, copies, "
+        "or nothing.",
+        objective="Cross-entropy of the labels of each objective; their shares are "
+        "fixed, or steered by how fast their losses fall.",
+        decoder="Draws the token behind the last one.",
+        cache="exact",
+        score="exact",
+        good_for="Long sequences on a small budget of memory: a step costs the same "
+        "wherever it is. Gaps, when it was trained on a mixture.",
+        not_for="Looking up one thing among many, which attention does with less "
+        "training.",
+        picture=None,
+    )
 
     def _parameter_relations(self) -> list[str]:
         problems = super()._parameter_relations()
