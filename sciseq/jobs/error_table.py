@@ -43,7 +43,7 @@ def update_errors(
     path : path-like
         Parquet file; made when it is missing.
     new : DataFrame
-        Rows of :func:`realised_errors`.
+        Rows of :func:`realised_errors`; without any, the file is left as it is.
     most_rows : int, default=3_000_000
         Runs of the earliest logical dates are dropped while the table has more rows;
         the latest run always stays. Three million rows are twelve runs of 10 000 series
@@ -81,8 +81,10 @@ def update_errors(
     (True, 1)
     """
     check_columns(new, "new")
-    parts = [in_microseconds(new[list(ERROR_COLUMNS)])]
     old = _read_errors(Path(path))
+    if new.empty:  # it may not know what its times are
+        return new[list(ERROR_COLUMNS)] if old is None else old
+    parts = [in_microseconds(new[list(ERROR_COLUMNS)])]
     if old is not None:
         old = _in_zones_of(old, parts[0])
         # Rows of other runs are neither replaced nor out of order: they are most rows.
@@ -111,7 +113,7 @@ def _latest_runs(parts: list[pd.DataFrame], most_rows: int) -> pd.DataFrame:
     n_later = np.cumsum([len(rows) for _, rows in runs][::-1])
     n_kept = max(int((n_later <= most_rows).sum()), 1)
     kept = [rows for _, rows in runs[-n_kept:]]
-    return pd.concat(kept or parts[-1:], ignore_index=True)
+    return pd.concat(kept, ignore_index=True)
 
 
 def _read_errors(path: Path) -> pd.DataFrame | None:

@@ -119,7 +119,15 @@ def test_nothing_forecast_or_nothing_observed_gives_no_row(tmp_path: Path) -> No
     assert len(errors_of(table(2, load=np.nan), table(2))) == 0
     empty = realised_errors(table(0), table(2), as_of=as_of(table(2)), run_id="run")
     assert list(empty.columns) == list(ERROR_COLUMNS)
-    assert len(update_errors(tmp_path / "errors.parquet", empty)) == 0
+    file = tmp_path / "errors.parquet"
+    assert len(update_errors(file, empty)) == 0
+    assert not file.exists()
+    untyped = pd.DataFrame(columns=list(ERROR_COLUMNS))
+    update_errors(file, run_errors(1))
+    before = file.read_bytes()
+    assert len(update_errors(file, untyped)) == 6
+    assert file.read_bytes() == before
+    assert drift_of(untyped, {"load": 1.0}, last_runs=1) is None
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sciseq.jobs.drift import realised_errors
+from sciseq.jobs.drift import ERROR_COLUMNS, realised_errors
 from sciseq.jobs.report import report_html, write_report
 from sciseq.jobs.report_html import markup, table
 from sciseq.jobs.report_series import some_series
@@ -195,7 +195,9 @@ def test_a_record_may_lack_anything() -> None:
     bare = report_html({"job": "grid"}, history=None, forecast=pd.DataFrame())
     assert len(Page(bare).of("h1")) == 1
     empty = dict.fromkeys(RECORD)
-    report_of(empty | {"job": "grid"}, errors=errors_of(table_of(1, 2, "2026"))[:0])
+    untyped = pd.DataFrame(columns=list(ERROR_COLUMNS))
+    text = report_of(empty | {"job": "grid"}, forecast=None, errors=untyped)
+    assert "No earlier forecast can be compared with rows yet." in text
 
 
 def test_one_series_row_numbers_zones_and_bands_are_drawn() -> None:
