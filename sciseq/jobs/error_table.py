@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from sciseq.errors import FileFormatError, InputError
@@ -20,6 +21,7 @@ from sciseq.jobs.realised_errors import (
 
 __all__ = ["update_errors"]
 
+MOST_ROWS = 3_000_000
 # The order of the rows in the file; together these columns name a row.
 _ORDER = ["as_of", "run_id", "series", "target", "time"]
 
@@ -28,7 +30,7 @@ def update_errors(
     path: str | os.PathLike[str],
     new: pd.DataFrame,
     *,
-    forget_before: pd.Timestamp | int | None = None,
+    most_rows: int = MOST_ROWS,
 ) -> pd.DataFrame:
     """Put realised errors into the table of all runs, and return that table.
 
@@ -41,9 +43,11 @@ def update_errors(
     path : path-like
         Parquet file; made when it is missing.
     new : DataFrame
-        Rows of :func:`realised_errors`.
-    forget_before : Timestamp or int, optional
-        Rows of runs with an earlier logical date are dropped. By default all stay.
+        Rows of :func:`realised_errors`; without any, the file is left as it is.
+    most_rows : int, default=3_000_000
+        Runs of the earliest logical dates are dropped while the table has more rows;
+        the latest run always stays. Three million rows are twelve runs of 10 000 series
+        and 24 steps.
 
     Returns
     -------
@@ -77,18 +81,17 @@ def update_errors(
     (True, 1)
     """
     check_columns(new, "new")
-    parts = [in_microseconds(new[list(ERROR_COLUMNS)])]
     old = _read_errors(Path(path))
+    if new.empty:  # it may not know what its times are
+        return new[list(ERROR_COLUMNS)] if old is None else old
+    parts = [in_microseconds(new[list(ERROR_COLUMNS)])]
     if old is not None:
         old = _in_zones_of(old, parts[0])
         # Rows of other runs are neither replaced nor out of order: they are most rows.
         is_touched = old["run_id"].isin(new["run_id"].unique())
         parts = [old[~is_touched], pd.concat([old[is_touched], parts[0]])]
     parts[-1] = _sorted_once(parts[-1])
-    table = _in_order_of_runs(parts)
-    if forget_before is not None:
-        table = table[table["as_of"] >= forget_before]
-    table = table.reset_index(drop=True)
+    table = _latest_runs(parts, most_rows)
     _write_errors(table, path)
     return table
 
@@ -99,15 +102,18 @@ def _sorted_once(errors: pd.DataFrame) -> pd.DataFrame:
     return errors.sort_values(_ORDER, kind="stable")
 
 
-def _in_order_of_runs(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """Put tables that are sorted, and share no run, into one: run by run."""
+def _latest_runs(parts: list[pd.DataFrame], most_rows: int) -> pd.DataFrame:
+    """Put sorted tables that share no run into one, the earliest run first."""
     runs = [
         run
         for part in parts
         for run in part.groupby(["as_of", "run_id"], observed=True, sort=False)
     ]
     runs.sort(key=lambda run: run[0])
-    return pd.concat([rows for _, rows in runs] or parts[-1:])
+    n_later = np.cumsum([len(rows) for _, rows in runs][::-1])
+    n_kept = max(int((n_later <= most_rows).sum()), 1)
+    kept = [rows for _, rows in runs[-n_kept:]]
+    return pd.concat(kept, ignore_index=True)
 
 
 def _read_errors(path: Path) -> pd.DataFrame | None:

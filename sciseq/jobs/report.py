@@ -103,7 +103,8 @@ def report_html(
     n_series: int = 6,
 ) -> str:
     """Return the report of a run as a text; see :func:`write_report`."""
-    name, date = record.get("job"), record.get("as_of")
+    name, date = record.get("job"), str(record.get("as_of"))
+    date = date.removesuffix(" 00:00:00")  # a day
     verdict = verdict_of(record)
     body = [
         markup(

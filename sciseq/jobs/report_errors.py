@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from sciseq.jobs.drift import recent_sums
-from sciseq.jobs.report_html import Html, join, markup, section, shown, table
+from sciseq.jobs.report_html import Html, counted, join, markup, section, shown, table
 from sciseq.jobs.report_pictures import draw_errors
 from sciseq.jobs.report_series import MOST_TARGETS, label_of
 
@@ -105,10 +105,10 @@ def drift_section(drift: Mapping[str, Any] | None) -> Html:
         return section("Drift", markup("<p>{}</p>\n", text))
     ratio, threshold = drift.get("ratio"), drift.get("threshold")
     text = markup(
-        "<p>Over the last {} runs, errors were <strong>{} times</strong> those that "
-        "the model showed when it was fitted.</p>\n",
-        drift.get("runs"),
+        "<p>Errors were <strong>{} times</strong> those that the model showed when it "
+        "was fitted, in the last {}.</p>\n",
         ratio,
+        counted(drift.get("runs") or 0, "run"),
     )
     if ratio is None or threshold is None:
         return section("Drift", text)

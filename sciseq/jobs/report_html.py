@@ -16,6 +16,7 @@ __all__ = [
     "Html",
     "Row",
     "bullets",
+    "counted",
     "facts",
     "join",
     "markup",
@@ -82,6 +83,17 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number of things.
+
+    Examples
+    --------
+    >>> counted(1, "row"), counted(24, "row")
+    ('1 row', '24 rows')
+    """
+    return f"{shown(number)} {noun}{'' if number == 1 else 's'}"
 
 
 def shorten(value: Any, longest: int = LONGEST_TEXT) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sciseq.jobs.report_html import Html, markup
+from sciseq.jobs.report_html import Html, counted, markup
 from sciseq.jobs.report_style import PICTURE_STYLE
 
 __all__ = ["Line", "Picture", "draw_errors", "draw_forecast", "time_text"]
@@ -61,8 +61,12 @@ class Line:
         """Return how many values there are and between what they lie."""
         seen = self.values[np.isfinite(self.values)]
         if not len(seen):
-            return f"{len(self.values)} rows without values"
-        return f"{len(self.values)} rows between {seen.min():.4g} and {seen.max():.4g}"
+            return f"{self._count} without values"
+        return f"{self._count} between {seen.min():.4g} and {seen.max():.4g}"
+
+    @property
+    def _count(self) -> str:
+        return counted(len(self.values), "row")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sciseq.jobs.exit_codes import EXIT_CODES, FAULT, LOCKED, REFUSED, TEMPORARY
-from sciseq.jobs.report_html import Html, bullets, join, markup, shown
+from sciseq.jobs.report_html import Html, bullets, counted, join, markup, shown
 
 __all__ = ["Verdict", "gate_text", "verdict_of"]
 
@@ -94,7 +94,7 @@ def _done_text(record: Mapping[str, Any]) -> str:
     if destination.get("rows") is None:
         return "Nothing had to be written to a destination."
     where = destination.get("where")
-    return f"{shown(destination['rows'])} rows were written to {where}."
+    return f"Written to {where}: {counted(destination['rows'], 'row')}."
 
 
 def _done_with_failures(record: Mapping[str, Any], failed: Sequence[Any]) -> Verdict:

@@ -119,7 +119,15 @@ def test_nothing_forecast_or_nothing_observed_gives_no_row(tmp_path: Path) -> No
     assert len(errors_of(table(2, load=np.nan), table(2))) == 0
     empty = realised_errors(table(0), table(2), as_of=as_of(table(2)), run_id="run")
     assert list(empty.columns) == list(ERROR_COLUMNS)
-    assert len(update_errors(tmp_path / "errors.parquet", empty)) == 0
+    file = tmp_path / "errors.parquet"
+    assert len(update_errors(file, empty)) == 0
+    assert not file.exists()
+    untyped = pd.DataFrame(columns=list(ERROR_COLUMNS))
+    update_errors(file, run_errors(1))
+    before = file.read_bytes()
+    assert len(update_errors(file, untyped)) == 6
+    assert file.read_bytes() == before
+    assert drift_of(untyped, {"load": 1.0}, last_runs=1) is None
 
 
 @pytest.mark.parametrize(
@@ -208,12 +216,14 @@ def test_units_of_times_do_not_change_the_bytes(tmp_path: Path) -> None:
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_old_runs_can_be_forgotten(tmp_path: Path) -> None:
-    file = tmp_path / "errors.parquet"
-    update_errors(file, run_errors(1))
-    date = pd.Timestamp("2026-03-02", tz=ZONE)
-    kept = update_errors(file, run_errors(2), forget_before=date)
-    assert kept["run_id"].unique().tolist() == ["run2"]
+def test_old_runs_are_forgotten_whatever_came_first(tmp_path: Path) -> None:
+    files = [tmp_path / "up.parquet", tmp_path / "down.parquet"]
+    for file, runs in zip(files, [(1, 2, 3), (3, 2, 1)], strict=True):
+        for run in runs:  # of six rows each
+            kept = update_errors(file, run_errors(run), most_rows=15)
+        assert kept["run_id"].unique().tolist() == ["run2", "run3"]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert len(update_errors(files[0], run_errors(3), most_rows=1)) == 6
 
 
 def test_a_change_of_zone_keeps_instants(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sciseq.jobs.drift import realised_errors
+from sciseq.jobs.drift import ERROR_COLUMNS, realised_errors
 from sciseq.jobs.report import report_html, write_report
 from sciseq.jobs.report_html import markup, table
 from sciseq.jobs.report_series import some_series
@@ -117,7 +117,7 @@ def test_it_tells_what_the_run_was() -> None:
     text = Page(small_report()).text
     for said in (
         "Done",
-        "72 rows were written to ahead.parquet.",
+        "Written to ahead.parquet: 72 rows.",
         "3f2a9c01d4e5b678",
         "a1b2c3d4e5f60718",
         "kept: the model is 4 days old",
@@ -195,7 +195,9 @@ def test_a_record_may_lack_anything() -> None:
     bare = report_html({"job": "grid"}, history=None, forecast=pd.DataFrame())
     assert len(Page(bare).of("h1")) == 1
     empty = dict.fromkeys(RECORD)
-    report_of(empty | {"job": "grid"}, errors=errors_of(table_of(1, 2, "2026"))[:0])
+    untyped = pd.DataFrame(columns=list(ERROR_COLUMNS))
+    text = report_of(empty | {"job": "grid"}, forecast=None, errors=untyped)
+    assert "No earlier forecast can be compared with rows yet." in text
 
 
 def test_one_series_row_numbers_zones_and_bands_are_drawn() -> None:
@@ -203,7 +205,7 @@ def test_one_series_row_numbers_zones_and_bands_are_drawn() -> None:
     page = Page(report_of(history=None, forecast=ahead, errors=None))
     assert page.of("img")[0]["alt"] == (
         "Line chart of load. History: 0 rows without values. "
-        "Forecast: 1 rows between 1 and 1, 10 to 10."
+        "Forecast: 1 row between 1 and 1, 10 to 10."
     )
     zoned = table_of(1, 30, "2026-10-25", "Europe/Berlin")
     band = zoned.assign(load_lower=zoned["load"] - 1, load_upper=zoned["load"] + 1)
