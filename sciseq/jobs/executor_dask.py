@@ -138,11 +138,16 @@ def _shared(client: Any, packed: bytes, *, is_own: bool) -> Iterator[str]:
             client.unregister_worker_plugin(name)
 
 
-def _register(client: Any, plugin: Any, name: str) -> None:
+def _register(client: Any, plugin: Any, name: str, n_trials: int = 5) -> None:
     try:
         client.register_plugin(plugin, name=name)
     except InputError:
         raise
+    except OSError as error:  # a worker that is just dying does not answer
+        if n_trials == 1:
+            raise _lost() from error
+        time.sleep(1.0)
+        _register(client, plugin, name, n_trials - 1)
     except Exception as error:  # of a worker, whatever it lacks
         raise InputError(
             f"the Dask workers cannot load sciseq: {type(error).__name__}: {error}",

@@ -1,6 +1,5 @@
 """Parts on a Dask cluster, and the same bits wherever parts are forecast."""
 
-import os
 import time
 
 import numpy as np
@@ -10,7 +9,8 @@ import pytest
 from test_executors import is_alive, wait_until
 
 from sciseq import LinearForecaster, SMambaForecaster
-from sciseq.errors import InputError, InputTypeError
+from sciseq.errors import InputError, InputTypeError, SciSeqError
+from sciseq.jobs import executor_dask
 from sciseq.jobs.executors import run_parts
 from sciseq.jobs.panel_parts import forecast_part, panel_parts
 
@@ -126,19 +126,26 @@ def test_what_cannot_be_sent(scheduler):
 
 def test_what_the_workers_do_not_have(scheduler):
     with pytest.raises(InputError, match=r"a worker cannot load.*not here"):
-        next(run_parts(work.double, OnlyHere(), [1], scheduler=scheduler))
+        next(run_parts(work.double, work.OnlyHere(), [1], scheduler=scheduler))
 
 
-class OnlyHere:
-    """Cannot be loaded where it is sent."""
+class Client:
+    """Stands for a cluster of which a worker is just dying."""
 
-    def __reduce__(self):
-        return _load_elsewhere, (os.getpid(),)
+    def __init__(self, n_errors):
+        self.n_left = n_errors
+
+    def register_plugin(self, plugin, name):
+        self.n_left -= 1
+        if self.n_left >= 0:
+            raise OSError("closed")
 
 
-def _load_elsewhere(process):
-    if os.getpid() != process:
-        raise ImportError("not here")
+def test_a_worker_that_is_dying_while_the_work_is_sent(monkeypatch):
+    monkeypatch.setattr(executor_dask.time, "sleep", lambda seconds: None)
+    executor_dask._register(Client(4), None, "name")
+    with pytest.raises(SciSeqError, match="connection to the Dask scheduler was lost"):
+        executor_dask._register(Client(5), None, "name")
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "no address"])
