@@ -99,6 +99,7 @@ bench: $(STAMP)  ## Compare with other packages (long)
 	$(BIN)/python benchmarks/peptide_fdr.py
 	$(BIN)/python benchmarks/peptide_scale.py
 	$(BIN)/python benchmarks/peptide_peers.py
+	$(BIN)/python benchmarks/recall.py
 	$(BIN)/python benchmarks/summaries.py
 	$(BIN)/python benchmarks/adapters.py
 

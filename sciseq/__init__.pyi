@@ -30,6 +30,7 @@ from sciseq.generation.sequences.energy_diffusion import EnergyDiffusionSequence
 from sciseq.generation.sequences.mask_enhanced import MaskEnhancedAutoregressor as MaskEnhancedAutoregressor
 from sciseq.generation.sequences.masked_diffusion import MaskedDiffusionSequence as MaskedDiffusionSequence
 from sciseq.generation.sequences.next_block import NextBlockSequence as NextBlockSequence
+from sciseq.generation.sequences.prefix_state_space import PrefixStateSpace as PrefixStateSpace
 from sciseq.generation.sequences.reordered_causal import ReorderedCausalDiffusion as ReorderedCausalDiffusion
 from sciseq.generation.sequences.sequential_prompt import SequentialPromptSampler as SequentialPromptSampler
 from sciseq.generation.summarizer import DocumentSummarizer as DocumentSummarizer

@@ -13,7 +13,16 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["remove_leftovers", "sha256_of", "temporary_path", "write_atomic"]
+__all__ = [
+    "remove_all_leftovers",
+    "remove_leftovers",
+    "sha256_of",
+    "temporary_path",
+    "write_atomic",
+]
+
+# As temporary_path names them: the stem, random digits, the suffix.
+_LEFTOVER = re.compile(r"\..*\.[0-9a-f]{12}\.part(\.[^.]*)?")
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
@@ -71,6 +80,16 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
     for one in target.parent.iterdir():
         if re.fullmatch(f"{front}[0-9a-f]{{12}}{back}", one.name):
             one.unlink(missing_ok=True)
+
+
+def remove_all_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove what killed writers have left in a folder, whatever they were to write.
+
+    Only for folders in which nobody writes now.
+    """
+    for item in Path(folder).glob(".*.part*"):
+        if _LEFTOVER.fullmatch(item.name):
+            item.unlink(missing_ok=True)
 
 
 def sha256_of(data: bytes) -> str:

@@ -292,6 +292,15 @@ METHODS: tuple[Method, ...] = (
         status="experimental",
     ),
     Method(
+        name="prefix-state-space",
+        target="sciseq.generation.sequences.prefix_state_space:PrefixStateSpace",
+        title="A recurrence that reads prefixes both ways, trained to recall (Birdie)",
+        paper="Birdie, arXiv:2411.01030",
+        card="sequences §10",
+        data="generation",
+        status="experimental",
+    ),
+    Method(
         name="markov-chain",
         target="sciseq.generation.markov_chain:MarkovChain",
         title="Markov chain of any order, the baseline of generators",

@@ -137,6 +137,7 @@ def test_the_hash_is_sha_256():
     )
     assert sha256_of(NEW) == hashlib.sha256(NEW).hexdigest()
     assert files.__all__ == [
+        "remove_all_leftovers",
         "remove_leftovers",
         "sha256_of",
         "temporary_path",
@@ -155,3 +156,12 @@ def test_leftovers_of_a_killed_writer_go_and_nothing_else(tmp_path):
         (tmp_path / name).write_text("x")
     files.remove_leftovers(target)
     assert sorted(one.name for one in tmp_path.iterdir()) == sorted(others)
+
+
+def test_all_leftovers_of_a_folder_go_and_nothing_else(tmp_path):
+    kept = [".hidden.part", ".a.part.csv", "b.0123456789ab.part.csv", "out.csv"]
+    gone = [".out.0123456789ab.part.csv", ".x.y.0123456789ab.part"]
+    for name in kept + gone:
+        (tmp_path / name).write_text("")
+    files.remove_all_leftovers(tmp_path)
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(kept)

@@ -238,6 +238,7 @@ def test_public_names() -> None:
         "PatchTSTForecaster",
         "PeptideSequencer",
         "PopularityRecommender",
+        "PrefixStateSpace",
         "ReorderedCausalDiffusion",
         "SMambaForecaster",
         "SequentialPromptSampler",

@@ -84,6 +84,13 @@ def test_peptide_sequencer():
     assert counts["passed"] >= 50
 
 
+@pytest.mark.slow
+def test_diffusion_decoder():
+    model = clone(SMALL).set_params(decoder="diffusion", n_steps=3)
+    results = check_estimator(model, kind="sequencer")
+    assert sum(one.status == "passed" for one in results) == len(SHARED + OWN)
+
+
 def test_kind_is_named():
     with pytest.raises(InputError, match="Did you mean 'sequencer'"):
         checks_for("sequencers")

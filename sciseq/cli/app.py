@@ -12,6 +12,8 @@ import typer
 from sciseq import __version__
 from sciseq.cli.boundary import reported
 from sciseq.cli.generate import generate
+from sciseq.cli.inspection import inspect
+from sciseq.cli.run import run
 from sciseq.cli.sequence import sequence
 from sciseq.errors import InputError, nearest_name
 from sciseq.registry import METHODS
@@ -31,6 +33,8 @@ app = typer.Typer(
 )
 app.add_typer(sequence)
 app.add_typer(generate)
+app.command()(run)
+app.command()(inspect)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -34,7 +34,9 @@ def train(
     ] = None,
     decoder: Annotated[
         str | None,
-        typer.Option(help="hybrid (default), autoregressive or nonautoregressive."),
+        typer.Option(
+            help="hybrid (default), autoregressive, nonautoregressive or diffusion."
+        ),
     ] = None,
     modifications: Annotated[
         list[str] | None,

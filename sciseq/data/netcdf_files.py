@@ -13,7 +13,7 @@ import xarray as xr
 
 from sciseq.errors import FileFormatError, InputError, nearest_name
 
-__all__ = ["read_netcdf", "write_netcdf"]
+__all__ = ["dataset_of", "frame_of", "read_netcdf", "write_netcdf"]
 
 _ZONE = "time_zone"
 # What the readers of both versions raise on damaged or foreign files.
@@ -62,7 +62,27 @@ def read_netcdf(
     InputError
         When the dimensions do not make a table.
     """
-    data = _load(file)
+    return frame_of(
+        _load(file),
+        file,
+        time_column=time_column,
+        series_column=series_column,
+        drop=drop,
+    )
+
+
+def frame_of(
+    data: Any,
+    file: Path,
+    *,
+    time_column: str | None = None,
+    series_column: str | None = None,
+    drop: Sequence[str] = (),
+) -> Any:
+    """Return the variables over time of a dataset that was read from ``file``.
+
+    As :func:`read_netcdf`.
+    """
     unknown = [name for name in drop if name not in data.variables]
     if unknown:
         raise InputError(
@@ -108,6 +128,11 @@ def write_netcdf(frame: Any, path: Path) -> None:
     InputError
         When a column cannot be a variable.
     """
+    dataset_of(frame).to_netcdf(path, engine="h5netcdf")
+
+
+def dataset_of(frame: Any) -> Any:
+    """Return a table as an xarray dataset, as :func:`write_netcdf` writes it."""
     is_panel = frame.index.nlevels == 2
     usual = ["series", "time"] if is_panel else ["time"]
     if not is_panel and not isinstance(_plain(frame.index), pd.DatetimeIndex):
@@ -132,7 +157,7 @@ def write_netcdf(frame: Any, path: Path) -> None:
     for name in data.data_vars:
         if isinstance(units, Mapping) and name in units:
             data[name].attrs["units"] = str(units[name])
-    data.to_netcdf(path, engine="h5netcdf")
+    return data
 
 
 def _load(file: Path) -> Any:

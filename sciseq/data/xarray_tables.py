@@ -17,7 +17,7 @@ import xarray as xr
 from sciseq.data.panel import FloatArray, Panel, as_float64
 from sciseq.errors import CapabilityError, InputError, InputTypeError
 
-__all__ = ["XarrayLayout", "read_xarray"]
+__all__ = ["XarrayLayout", "read_xarray", "time_dimension"]
 
 SERIES = "series"
 
@@ -30,7 +30,7 @@ def read_xarray(X: Any, last_rows: int | None) -> Panel:
             where="X",
             hint="Give one DataArray, or one Dataset whose variables are columns.",
         )
-    time = _time_dimension(X)
+    time = time_dimension(X)
     if last_rows and X.chunks:
         X = X.isel({time: slice(-last_rows, None)})
     if isinstance(X, xr.Dataset):
@@ -38,7 +38,14 @@ def read_xarray(X: Any, last_rows: int | None) -> Panel:
     return _read_array(X, time)
 
 
-def _time_dimension(X: Any) -> Hashable:
+def time_dimension(X: Any) -> Hashable:
+    """Return the name of the time dimension of a DataArray or Dataset.
+
+    Raises
+    ------
+    InputError
+        When it is not clear.
+    """
     dims = list(X.dims)
     if not dims:
         raise InputError(

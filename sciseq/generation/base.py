@@ -4,6 +4,7 @@ Axes: n sequences, L positions, V tokens.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -204,8 +205,8 @@ class SequenceGenerator(SequenceLearner):
         """Fill the gaps of sequences; what is given stays.
 
         What is read besides the tokens left of a gap depends on the method: all others
-        (masked diffusion), those of its block (block diffusion), or all by weighing
-        candidates (autoregressive, draft and verify).
+        (masked diffusion, mixtures of objectives), those of its block (block
+        diffusion), or all by weighing candidates (autoregressive, draft and verify).
 
         Parameters
         ----------
@@ -279,6 +280,20 @@ class SequenceGenerator(SequenceLearner):
         -------
         ndarray of shape (n,), or two of them
         """
+        values, errors = self._score_parts(
+            X,
+            condition,
+            lambda tokens, told: self._log_likelihood(tokens, told, random_state),
+        )
+        return (values, errors) if return_std else values
+
+    def _score_parts(
+        self,
+        X: Any,
+        condition: Any,
+        score: Callable[[Tensor, Condition | None], tuple[Tensor, Tensor]],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what ``score`` finds for encoded sequences and their conditions."""
         self._check_is_fitted()
         coding = self.condition_coding_
         data = self._encoded(self.alphabet_, coding, X, condition)
@@ -288,11 +303,10 @@ class SequenceGenerator(SequenceLearner):
             rows = slice(first, first + TOGETHER)
             told = data[1] and Condition(*(one[rows].to(device) for one in data[1]))
             with torch.no_grad(), self._autocast(device):
-                found = self._log_likelihood(data[0][rows].to(device), told,
-                                             random_state)  # fmt: skip
+                found = score(data[0][rows].to(device), told)
             made.append(tuple(one.double().cpu().numpy() for one in found))
         values, errors = (np.concatenate(one) for one in zip(*made, strict=True))
-        return (values, errors) if return_std else values
+        return values, errors
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log-likelihood of sequences, in nats.

@@ -1,4 +1,4 @@
-"""How probable the rest of a CTC path can be, given the mass that remains.
+"""How probable the rest of a CTC path, or of a sequence, can be with a given mass.
 
 Masses are whole nanodaltons. Axes: ``batch``, ``position`` (T), ``symbol`` (S, the
 blank among them), ``nominal`` (remaining masses, rounded), ``state``.
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sciseq.errors import InputError
 from sciseq.sequencing.mass_table import mass_units
 
-__all__ = ["PathBounds", "PathSymbols", "PathTargets"]
+__all__ = ["PathBounds", "PathSymbols", "PathTargets", "SequenceBounds"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -135,7 +135,8 @@ class PathBounds:
         self.lowest = int(ends[0].min()) + low
         most = (1 + self.relative) * targets.units + self.constant
         highest = max(int(most.max() / _NOMINAL) + 1, int(ends[1].max()))
-        size = (n_positions + 1, n_symbols, n_batch, highest - self.lowest + 1)
+        n_nominal = highest - self.lowest + 1
+        size = (n_positions + 1, self._n_rows(n_symbols), n_batch, n_nominal)
         self.table = np.empty(size, dtype=np.float32)
         self.table[-1] = -np.inf
         for item in range(n_batch):
@@ -148,6 +149,13 @@ class PathBounds:
         rest = np.cumsum(best[:, ::-1], axis=1)[:, ::-1]
         self.without_mass = np.pad(rest, ((0, 0), (0, 1)))
 
+    def _n_rows(self, n_symbols: int) -> int:
+        return n_symbols
+
+    def _row(self, last: IntArray) -> IntArray:
+        """Return which row of the table is for states with a last symbol."""
+        return last
+
     def _fill(self, scores: npt.NDArray[np.float32], symbols: PathSymbols) -> None:
         n_nominal = self.table.shape[3]
         tokens = np.flatnonzero(~symbols.is_excluded)
@@ -159,10 +167,7 @@ class PathBounds:
                 shift = int(symbols.nominal[token])
                 if token == symbols.blank or abs(shift) >= n_nominal:
                     continue
-                into, out_of = (
-                    slice(max(shift, 0), n_nominal + min(shift, 0)),
-                    slice(max(-shift, 0), n_nominal - max(shift, 0)),
-                )
+                into, out_of = _shifted(shift, n_nominal)
                 np.maximum(anew[:, into], now[token][:, out_of], out=anew[:, into])
             np.maximum(now, anew, out=now)
 
@@ -173,11 +178,52 @@ class PathBounds:
         off = self.relative * np.abs(remaining) + self.constant[item]
         low = np.ceil((remaining - off) / _NOMINAL).astype(np.int64) - self.lowest
         high = np.floor((remaining + off) / _NOMINAL).astype(np.int64) - self.lowest
-        n_nominal = self.table.shape[3]
+        n_nominal, row = self.table.shape[3], self._row(last)
         low, high = np.maximum(low, 0), np.minimum(high, n_nominal - 1)
         best = np.full(len(item), -np.inf)
         for number in range(int((high - low).max(initial=-1)) + 1):
             place = np.clip(low + number, 0, n_nominal - 1)
-            found = self.table[t, last, item, place]
+            found = self.table[t, row, item, place]
             np.maximum(best, found, out=best, where=low + number <= high)
         return best
+
+
+class SequenceBounds(PathBounds):
+    """The same for sequences: every symbol counts, and behind a blank stand blanks.
+
+    ``table[t, 0]`` is for sequences that may go on, ``table[t, 1]`` for those that are
+    over; these have a last symbol beyond all others.
+    """
+
+    def _n_rows(self, n_symbols: int) -> int:
+        self._over = n_symbols
+        return 2
+
+    def _row(self, last: IntArray) -> IntArray:
+        return np.asarray(last == self._over, dtype=np.int64)
+
+    def _fill(self, scores: npt.NDArray[np.float32], symbols: PathSymbols) -> None:
+        n_nominal = self.table.shape[3]
+        tokens = np.flatnonzero(~symbols.is_excluded)
+        for t in range(len(scores) - 1, -1, -1):
+            own = scores[t][:, :, None]
+            # (batch, nominal): blanks from here on
+            over = np.add(self.table[t + 1, 1], own[symbols.blank])
+            self.table[t] = over
+            now = self.table[t, 0]
+            for token in tokens:
+                shift = int(symbols.nominal[token])
+                if token == symbols.blank or abs(shift) >= n_nominal:
+                    continue
+                rest = self.table[t + 1, int(symbols.is_terminal[token])]
+                into, out_of = _shifted(shift, n_nominal)
+                reached = rest[:, out_of] + own[token]
+                np.maximum(now[:, into], reached, out=now[:, into])
+
+
+def _shifted(shift: int, n_nominal: int) -> tuple[slice, slice]:
+    """Return which masses remain before a token of so much mass, and after it."""
+    return (
+        slice(max(shift, 0), n_nominal + min(shift, 0)),
+        slice(max(-shift, 0), n_nominal - max(shift, 0)),
+    )

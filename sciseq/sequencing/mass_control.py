@@ -18,7 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sciseq.errors import DataQualityError, InputError
-from sciseq.sequencing.mass_bounds import PathBounds, PathSymbols, PathTargets
+from sciseq.sequencing.mass_bounds import (
+    PathBounds,
+    PathSymbols,
+    PathTargets,
+    SequenceBounds,
+)
 from sciseq.sequencing.mass_table import mass_tolerance, mass_units, tolerance_units
 from sciseq.sequencing.masses import C13, WATER
 
@@ -73,6 +78,7 @@ def most_probable_paths(
     bin_width: float = 0.02,
     entries_per_bin: int = 3,
     max_states: int = 2048,
+    is_merging: bool = True,
 ) -> MassControlledPaths:
     r"""Find the most probable path whose peptide has the measured mass.
 
@@ -112,6 +118,9 @@ def most_probable_paths(
         States kept after each position in one bin: pairs of mass and last symbol.
     max_states : int, default 2048
         States kept after each position for one spectrum.
+    is_merging : bool, default True
+        Whether equal neighbours are one symbol, and blanks stand anywhere. With False y
+        is what stands before the first blank, symbol by symbol, and only blanks follow.
 
     Returns
     -------
@@ -147,7 +156,8 @@ def most_probable_paths(
     _check_search(scores, M, isotopes, (bin_width, entries_per_bin, max_states))
     tolerance = tolerance_units(mass_tolerance(M, ppm=ppm, absolute=absolute))
     shifts = mass_units(np.arange(isotopes[0], isotopes[1] + 1) * C13)
-    limits = _Limits(mass_units(bin_width).item(), entries_per_bin, max_states)
+    bin_units = mass_units(bin_width).item()
+    limits = _Limits(bin_units, entries_per_bin, max_states, is_merging)
     scores = np.where(symbols.is_excluded, -np.inf, scores)
     paths = np.full(scores.shape[:2], blank, dtype=np.int64)
     totals, is_exact = np.full(len(M), -np.inf), np.ones(len(M), dtype=np.bool_)
@@ -165,6 +175,7 @@ class _Limits(NamedTuple):
     bin_units: int
     entries_per_bin: int
     max_states: int
+    is_merging: bool
 
 
 @dataclass(frozen=True)
@@ -173,7 +184,7 @@ class _States:
 
     item: IntArray
     remaining: IntArray
-    last: IntArray  # symbol; one more: a blank behind a terminal modification
+    last: IntArray  # symbol, or blank without merging; one more: a blank that stays
     score: FloatArray
     parent: IntArray  # place among the states before
     symbol: IntArray
@@ -194,7 +205,8 @@ def _search_chunk(
 ) -> tuple[IntArray, FloatArray, BoolArray]:
     """Search with a growing allowance until every spectrum has a path."""
     n_batch, n_positions, _ = scores.shape
-    bounds = PathBounds(scores, targets, symbols)
+    make_bounds = PathBounds if limits.is_merging else SequenceBounds
+    bounds = make_bounds(scores, targets, symbols)
     everything = np.arange(n_batch)
     start = bounds(0, np.full(n_batch, symbols.blank), everything, targets.units)
     paths = np.full((n_batch, n_positions), symbols.blank, dtype=np.int64)
@@ -261,16 +273,23 @@ class _Search:
         # (state, symbol)
         score = states.score[:, None] + self.scores[item, t]
         hope = score + self.bounds.without_mass[item, t + 1][:, None]
-        is_new = (every != states.last[:, None]) & (every != symbols.blank)
+        is_new = np.broadcast_to(every != symbols.blank, score.shape)
+        if self.limits.is_merging:
+            is_new = is_new & (every != states.last[:, None])
         is_closed = np.append(symbols.is_terminal, True)[states.last]
         may = (hope > self.threshold[item][:, None]) & ~(is_closed[:, None] & is_new)
         parent, symbol = np.nonzero(may)
         score, item = score[parent, symbol], item[parent]
         taken = np.where(is_new[parent, symbol], symbols.units[symbol], 0)
         remaining = states.remaining[parent] - taken
-        hope = score + self.bounds(t + 1, symbol, item, remaining)
-        is_blank_behind = is_closed[parent] & (symbol == symbols.blank)
-        last = np.where(is_blank_behind, n_symbols, symbol)
+        is_blank = symbol == symbols.blank
+        if self.limits.is_merging:
+            hope = score + self.bounds(t + 1, symbol, item, remaining)
+            last = np.where(is_closed[parent] & is_blank, n_symbols, symbol)
+        else:  # what stands last does not matter
+            is_over = is_blank | symbols.is_terminal[symbol]
+            last = np.where(is_over, n_symbols, symbols.blank)
+            hope = score + self.bounds(t + 1, last, item, remaining)
         new = _States(item, remaining, last, score, parent, symbol)
         places = np.flatnonzero(hope > self.threshold[item])
         return new.take(places), hope[places]

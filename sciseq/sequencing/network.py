@@ -1,4 +1,4 @@
-"""The hybrid network: one spectrum encoder, two peptide decoders.
+"""The hybrid network: one spectrum encoder, two peptide decoders, or another one.
 
 Axes: ``batch`` (B), ``place`` (L), ``token`` (V), ``slot`` (T), ``d_model`` (D).
 """
@@ -16,6 +16,7 @@ from sciseq.sequencing.decoders import (
     NonautoregressiveDecoder,
     ResidueCodes,
 )
+from sciseq.sequencing.diffusion_decoder import DiffusionDecoder
 from sciseq.sequencing.encoder import Memory, SpectrumEncoder
 from sciseq.sequencing.ion_evidence import (
     N_FEATURES,
@@ -78,8 +79,9 @@ class PeptideNetwork(nn.Module):
         Attention heads.
     dropout : float, default 0.0
         Probability of every dropout.
-    decoder : {"hybrid", "autoregressive", "nonautoregressive"}, default "hybrid"
-        Which decoders are there.
+    decoder : {"hybrid", "autoregressive", "nonautoregressive", "diffusion"}, \
+default "hybrid"
+        Which decoders are there: the first two, one of them, or that of diffusion.
     evidence : bool, default True
         Whether the network is told where ions of the candidates would be.
     n_slots : int, default 40
@@ -96,11 +98,12 @@ class PeptideNetwork(nn.Module):
         Whether the nonautoregressive decoder works in three passes, told in each what
         it found in the one before.
     spectrum_graph : bool, default False
-        Whether that decoder is told which residues paths through the peaks have in each
-        place.
+        Whether that decoder, or that of diffusion, is told which residues paths through
+        the peaks have in each place.
     path_evidence : bool, default False
-        Whether the autoregressive decoder is told for every candidate how paths through
-        the peaks lead on to the end; only with ``evidence``.
+        Whether the autoregressive decoder, or that of diffusion, is told for every
+        candidate how paths through the peaks lead on to the end; only with
+        ``evidence``.
 
     Attributes
     ----------
@@ -166,7 +169,7 @@ class PeptideNetwork(nn.Module):
                 n_places=most_residues + 2,  # an N-terminal token, and the end
                 n_features=n_features if evidence else 0,
             )
-            if decoder != "nonautoregressive"
+            if decoder in ("hybrid", "autoregressive")
             else None
         )
         self.nonautoregressive = (
@@ -176,7 +179,18 @@ class PeptideNetwork(nn.Module):
                 n_guessed=n_tokens + 1 if glancing else 0,
                 n_told=n_residues + 1 if spectrum_graph else 0,
             )
-            if decoder != "autoregressive"
+            if decoder in ("hybrid", "nonautoregressive")
+            else None
+        )
+        self.diffusion = (
+            DiffusionDecoder(
+                *sizes,
+                n_tokens=n_tokens,
+                n_places=most_residues + 1,  # and the end
+                n_told=n_residues + 1 if spectrum_graph else 0,
+                n_features=n_features if evidence else 0,
+            )
+            if decoder == "diffusion"
             else None
         )
 
@@ -221,16 +235,17 @@ class PeptideNetwork(nn.Module):
 
         With one encoder it reads ``memory``, what :meth:`encode` gave.
         """
-        places = None
+        assert self.nonautoregressive is not None
         if self.slot_encoder is not None:
             memory = self.slot_encoder(peaks, self.residues)
-        if self.has_graph:
-            assert self.nonautoregressive is not None
-            with torch.no_grad():
-                places = place_probabilities(
-                    peaks, self._steps(), self.nonautoregressive.n_slots
-                )
-        return memory, places
+        return memory, self.told_places(peaks, self.nonautoregressive.n_slots)
+
+    @torch.no_grad()
+    def told_places(self, peaks: Peaks, n_places: int) -> Tensor | None:
+        """Return what paths through the peaks tell of each place, if it is told."""
+        if not self.has_graph:
+            return None
+        return place_probabilities(peaks, self._steps(), n_places)
 
     def _steps(self) -> Steps:
         return Steps(*(getattr(self, f"graph_{one}") for one in Steps._fields))
@@ -349,10 +364,11 @@ def grown_weights(
         What can be fitted, fitted; the rest as it was.
     """
     grown = dict(weights)
-    # Of the codes, stop and blank stand behind the tokens; of guesses, blank and none.
+    # Behind the tokens stand stop and blank; blank and none; end and mask.
     n_others = {
         "codes.vectors": 2,
         "nonautoregressive.guesses": 2,
+        "diffusion.symbols": 2,
         "autoregressive.embedding": 0,
     }
     for name, n_behind in n_others.items():
@@ -374,8 +390,9 @@ def grown_weights(
                 to, of = 2 + half * n_new, 2 + half * n_old
                 new[:, to : to + n_old] = old[:, of : of + n_old]
             grown[name] = new
-    name = "nonautoregressive.told.weight"
-    if name in weights and name in fresh:
+    for name in ("nonautoregressive.told.weight", "diffusion.told.weight"):
+        if name not in weights or name not in fresh:
+            continue
         # (d_model, residues, over)
         old, new = weights[name], fresh[name].clone()
         new[:, : old.shape[1] - 1], new[:, -1] = old[:, :-1], old[:, -1]

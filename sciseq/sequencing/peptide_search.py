@@ -29,6 +29,7 @@ __all__ = [
     "CachedDecoder",
     "Found",
     "SearchSettings",
+    "first_of_mass",
     "search_paths",
     "search_residues",
 ]
@@ -42,6 +43,7 @@ class SearchSettings(NamedTuple):
     isotopes: tuple[int, int]
     most_residues: int
     n_best: int = 1
+    n_steps: int = 16  # of the diffusion decoder
 
 
 class Found(NamedTuple):
@@ -222,7 +224,7 @@ def search_paths(
     chosen: list[tuple[Tensor, float] | None] = []
     for item, mass in enumerate(masses):
         options = zip(*(one[item] for one in sequences), strict=True)
-        chosen.append(_first_of_mass(options, mass, network.vocabulary, settings))
+        chosen.append(first_of_mass(options, mass, network.vocabulary, settings))
     missing = [item for item, one in enumerate(chosen) if one is None]
     if missing:
         paths = most_probable_paths(
@@ -242,13 +244,25 @@ def search_paths(
     return [_found(logs[item], one, blank) for item, one in enumerate(chosen)]
 
 
-def _first_of_mass(
+def first_of_mass(
     options: Iterable[Any],
     mass: float,
     vocabulary: Vocabulary,
     settings: SearchSettings,
 ) -> tuple[Tensor, float] | None:
-    """Return the first sequence of the right mass, with its log-probability."""
+    """Return the first sequence of the right mass, with its log-probability.
+
+    Parameters
+    ----------
+    options : iterable of (tokens, length, log-probability)
+        Sequences, C-terminus first.
+    mass : float
+        Measured neutral mass in Da.
+    vocabulary : Vocabulary
+        What the tokens mean.
+    settings : SearchSettings
+        Tolerances.
+    """
     low, high = settings.isotopes
     for tokens, length, total in options:
         order = tokens[:length].numpy()

@@ -16,6 +16,7 @@ from sciseq.errors import InputError
 from sciseq.sequencing.calibration import ScoreCalibration, q_values
 from sciseq.sequencing.candidate_features import candidate_features
 from sciseq.sequencing.decoys import decoy_q_values, decoy_spectra
+from sciseq.sequencing.diffusion import search_places
 from sciseq.sequencing.ion_evidence import Peaks
 from sciseq.sequencing.mass_table import MassTable
 from sciseq.sequencing.masses import mz_of, neutral_mass, ppm_error
@@ -70,6 +71,7 @@ class SequencePrediction(TorchEstimator):
     charges: Any
     fewest_residues: int
     most_residues: int
+    n_steps: int
     vocabulary_: Vocabulary
 
     @abstractmethod
@@ -205,6 +207,8 @@ class SequencePrediction(TorchEstimator):
         peaks = Peaks(*(one.to(device) for one in peaks))
         settings = self._search_settings()._replace(n_best=n_best)
         with torch.inference_mode(), self._autocast(device):
+            if network.diffusion is not None:
+                return peaks, search_places(network, peaks, settings)
             if network.autoregressive is None:
                 return peaks, search_paths(network, peaks, settings)
             table = _mass_table(self.vocabulary_)
@@ -223,6 +227,7 @@ class SequencePrediction(TorchEstimator):
             ppm=float(self.precursor_tolerance),
             isotopes=(min(isotopes), max(isotopes)),
             most_residues=int(self.most_residues),
+            n_steps=int(self.n_steps),
         )
 
     def _take(self, row: dict[str, Any], query: _Query, found: list[Found]) -> None:

@@ -27,13 +27,13 @@ from sciseq.torch_base import TRAINING_RULES
 
 __all__ = ["PeptideSequencer"]
 
-DECODERS = ("hybrid", "autoregressive", "nonautoregressive")
+DECODERS = ("hybrid", "autoregressive", "nonautoregressive", "diffusion")
 
 # What a trained network does not depend on.
 _CHANGEABLE = frozenset({
     "beam_size", "charges", "device", "fewest_residues", "isotope_errors",
-    "largest_charge", "maximum_mz", "memory_limit", "minimum_mz", "precision",
-    "precursor_tolerance", "profile", "random_state", "verbose",
+    "largest_charge", "maximum_mz", "memory_limit", "minimum_mz", "n_steps",
+    "precision", "precursor_tolerance", "profile", "random_state", "verbose",
 })  # fmt: skip
 
 
@@ -55,8 +55,11 @@ class PeptideSequencer(SequenceTraining, SequenceRefinement):
 
     Parameters
     ----------
-    decoder : {"hybrid", "autoregressive", "nonautoregressive"}, default="hybrid"
-        Both decoders, or one of them alone.
+    decoder : {"hybrid", "autoregressive", "nonautoregressive", "diffusion"}, \
+default="hybrid"
+        Both decoders, one of them alone, or the one of conditional masked diffusion
+        (LaViDa): it starts with all places hidden and shows those it is surest of, pass
+        by pass. Two stages, annealing, glancing and beams are not for it.
     modifications : list of str, optional
         Modifications beside the usual ones, as ``"Phospho@STY"``,
         ``"TMT6plex@N-term"`` or ``"+79.966331@S"``.
@@ -84,6 +87,9 @@ class PeptideSequencer(SequenceTraining, SequenceRefinement):
         Range of m/z that is read.
     beam_size : int, default=5
         Beams of the search; 1 is greedy.
+    n_steps : int, default=16
+        Passes of the diffusion decoder over a peptide; fewer are faster, and show more
+        residues at once.
     precursor_tolerance : float, default=20.0
         Largest difference between the masses of peptide and precursor, in ppm.
     isotope_errors : tuple of int, default=(0, 1)
@@ -109,12 +115,12 @@ class PeptideSequencer(SequenceTraining, SequenceRefinement):
         found in the one before, and in training parts of the truth (the curriculum of
         RefineNovo).
     spectrum_graph : bool, default=False
-        Tell the nonautoregressive decoder which residues paths through the peaks have
-        in each place. An addition to the published method.
+        Tell the nonautoregressive decoder, or that of diffusion, which residues paths
+        through the peaks have in each place. An addition to the published method.
     path_evidence : bool, default=False
-        Tell the autoregressive decoder for every candidate residue how paths through
-        the peaks lead on from there to the end; only with ``evidence``. An addition to
-        the published method.
+        Tell the autoregressive decoder, or that of diffusion, for every candidate
+        residue how paths through the peaks lead on from there to the end; only with
+        ``evidence``. An addition to the published method.
     cross_epochs : int, default=3
         Epochs of the second stage, after ``max_epochs`` of joint training.
     learning_rate : float, default=5e-4
@@ -169,11 +175,13 @@ class PeptideSequencer(SequenceTraining, SequenceRefinement):
 
     Notes
     -----
-    Card: peptide §3 to §12. The evidence inputs and pre-norm layers are additions.
+    Card: peptide §3 to §12; diffusion: sequences §16. The evidence inputs and pre-norm
+    layers are additions.
 
     References
     ----------
-    CrossNovo, arXiv:2510.08169; ContraNovo; PrimeNovo; RefineNovo.
+    CrossNovo, arXiv:2510.08169; ContraNovo; PrimeNovo; RefineNovo;
+    LaViDa, arXiv:2505.16839.
     """
 
     _parameter_rules: ClassVar[dict[str, ParameterRule]] = {
@@ -191,6 +199,7 @@ class PeptideSequencer(SequenceTraining, SequenceRefinement):
         "minimum_mz": Real(0.0),
         "maximum_mz": Real(0.0, open_low=True),
         "beam_size": Integer(1),
+        "n_steps": Integer(1),
         "precursor_tolerance": Real(0.0, open_low=True),
         "isotope_errors": Instance("whole numbers", tuple, list),
         "charges": Instance("whole numbers", tuple, list),
@@ -223,6 +232,7 @@ class PeptideSequencer(SequenceTraining, SequenceRefinement):
     minimum_mz: float = 50.0
     maximum_mz: float = 2500.0
     beam_size: int = 5
+    n_steps: int = 16
     precursor_tolerance: float = 20.0
     isotope_errors: Any = (0, 1)
     charges: Any = (2, 3, 4)

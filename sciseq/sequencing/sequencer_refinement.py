@@ -111,9 +111,9 @@ class SequenceRefinement(SequencePrediction):
         return self
 
     def _check_has_candidates(self) -> None:
-        if self.decoder == "nonautoregressive":
+        if self.decoder in ("nonautoregressive", "diffusion"):
             raise CapabilityError(
-                "a nonautoregressive decoder finds one peptide for each spectrum",
+                f"decoder={self.decoder!r} finds one peptide for each spectrum",
                 where="fit_reranker",
                 hint="Fit decoder='hybrid' or 'autoregressive'.",
             )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sciseq.errors import InputError
+from sciseq.sequencing.diffusion import DiffusionTraining
 from sciseq.sequencing.network import grown_weights
 from sciseq.sequencing.objective import CrossTraining, JointTraining
 from sciseq.sequencing.peptide_batches import PeptideBatches
@@ -112,7 +113,7 @@ class SequenceTraining(TorchEstimator):
             vocabulary=vocabulary,
             settings=self._peak_settings(),
             most_residues=int(self.most_residues),
-            n_slots=None if self.decoder == "autoregressive" else self.most_residues,
+            n_slots=self.most_residues if self._has_slots() else None,
         )
 
     @contextlib.contextmanager
@@ -181,6 +182,10 @@ class SequenceTraining(TorchEstimator):
 
     # ------------------------------------------------------------------- two stages
 
+    def _has_slots(self) -> bool:
+        """Whether a decoder learns from paths of symbols, which may be too few."""
+        return self.decoder in ("hybrid", "nonautoregressive")
+
     def _has_cross_stage(self) -> bool:
         """Whether the network at hand is, or is about to be, trained crosswise."""
         return getattr(self, "is_crossed_", False)
@@ -205,11 +210,7 @@ class SequenceTraining(TorchEstimator):
             "fingerprint": fingerprint,
         }
         n_joint, n_cross = self._n_epochs()
-        joint = JointTraining(
-            annealing=bool(self.annealing),
-            least_other=float(self.min_nar_weight),
-            n_epochs=n_joint,
-        )
+        joint = self._first_loss(n_joint)
 
         def on_step(step: int, n_steps: int) -> None:
             joint.on_step(step, n_steps)
@@ -222,6 +223,16 @@ class SequenceTraining(TorchEstimator):
                 self._train_crosswise(make_batches, sizes, begin_epoch)
         finally:
             del self._on_step
+
+    def _first_loss(self, n_epochs: int) -> JointTraining | DiffusionTraining:
+        """Return the loss of the first stage, of so many epochs."""
+        if self.decoder == "diffusion":
+            return DiffusionTraining(resolve_seed(self.random_state) % 2**63)
+        return JointTraining(
+            annealing=bool(self.annealing),
+            least_other=float(self.min_nar_weight),
+            n_epochs=n_epochs,
+        )
 
     def _train_crosswise(
         self,

@@ -16,13 +16,19 @@ from sciseq.generation.sequences.autoregressive import AutoregressiveSequence
 from sciseq.generation.sequences.axial import AxialAutoregressor
 from sciseq.generation.sequences.combiner import CombinerSequence
 from sciseq.generation.sequences.energy_diffusion import EnergyDiffusionSequence
+from sciseq.generation.sequences.prefix_state_space import PrefixStateSpace
 from sciseq.registry import METHODS, Method, method_by_name
 
 DOCS = Path(__file__).parents[2] / "docs"
 PICTURES = DOCS / "pictures/generators"
 GENERATORS = [method for method in METHODS if method.data == "generation"]
 # Made of other networks than the toy's, or of two.
-OTHERS = (AxialAutoregressor, CombinerSequence, EnergyDiffusionSequence)
+OTHERS = (
+    AxialAutoregressor,
+    CombinerSequence,
+    EnergyDiffusionSequence,
+    PrefixStateSpace,
+)
 every_generator = pytest.mark.parametrize(
     "method", GENERATORS, ids=lambda method: method.name
 )

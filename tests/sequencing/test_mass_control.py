@@ -94,6 +94,48 @@ def test_equals_exhaustive_search(seed, isotopes):
     assert found.scores[-1] == -np.inf and np.isfinite(found.scores[:-1]).sum() >= 4
 
 
+def best_sequence(log_probs, masses, is_terminal, target, tolerance, isotopes=(0,)):
+    """Best of all sequences with blanks behind them, symbol by symbol."""
+    n_positions, n_symbols = log_probs.shape
+    best = -np.inf
+    for n in range(n_positions + 1):
+        blanks = log_probs[n:, -1].sum()
+        for tokens in itertools.product(range(n_symbols - 1), repeat=n):
+            if is_met(tokens, masses, is_terminal, target, tolerance, isotopes):
+                score = sum(log_probs[t, one] for t, one in enumerate(tokens))
+                best = max(best, score + blanks)
+    return best
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_without_merging_equals_exhaustive_search(seed):
+    rng = np.random.default_rng(seed)
+    log_probs = log_softmax(rng.normal(size=(8, 5, 7)) * 2)
+    targets = toy_targets(rng, 8, TOY, TOY_TERMINAL, 5)
+    targets[0] = TOY[[2, 2, 2, 4]].sum() + WATER  # equal neighbours, a terminal one
+    settings = {
+        "blank": 6, "is_terminal": TOY_TERMINAL, "ppm": 0.0, "absolute": 0.01,
+        "isotopes": (0, 1), "entries_per_bin": 100,
+    }  # fmt: skip
+    found = most_probable_paths(log_probs, targets, TOY, **settings, is_merging=False)
+    merged = most_probable_paths(log_probs, targets, TOY, **settings)
+    assert found.is_exact.all()
+    wants = []
+    for row, target in enumerate(targets):
+        want = best_sequence(log_probs[row], TOY, TOY_TERMINAL, target, 0.01, range(2))
+        wants.append(want)
+        assert found.scores[row] == pytest.approx(want, abs=1e-12)
+        path = found.paths[row].tolist()
+        tokens = list(itertools.takewhile(lambda one: one != 6, path))
+        assert path[len(tokens) :] == [6] * (5 - len(tokens))
+        if want > -np.inf:
+            assert is_met(tokens, TOY, TOY_TERMINAL, target, 0.01, range(2))
+    assert np.isfinite(wants).sum() >= 4
+    # Paths of CTC are others.
+    is_found = np.isfinite(wants)
+    assert np.abs(np.array(wants)[is_found] - merged.scores[is_found]).max() > 0.1
+
+
 @given(
     seed=st.integers(0, 10_000),
     masses=st.lists(st.floats(0.3, 200.0), min_size=2, max_size=3, unique=True),

@@ -1,0 +1,482 @@
+"""Running a job: read, decide, fit, judge, do the work in parts, write, record."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from sciseq import __version__
+from sciseq.errors import DataQualityError, InputError
+from sciseq.files import temporary_path
+from sciseq.jobs.destinations import destination_of
+from sciseq.jobs.drift import (
+    drift_of,
+    realised_errors,
+    update_errors,
+)
+from sciseq.jobs.executors import Failure, run_parts
+from sciseq.jobs.exit_codes import DONE, GATE, SOME_FAILED
+from sciseq.jobs.frames import digest_of_rows, rows_before, without
+from sciseq.jobs.job_file import Job
+from sciseq.jobs.logbook import Logbook
+from sciseq.jobs.models import (
+    Decision,
+    build_model,
+    decide,
+    fit_candidate,
+    given_model,
+    judge,
+)
+from sciseq.jobs.sources import read_inputs
+from sciseq.jobs.state import JobState, file_digest, moment, short_hash
+from sciseq.jobs.work import left_to_do, work_of
+from sciseq.persistence import load
+
+__all__ = ["RunResult", "dates_of", "run_job"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Parameters
+    ----------
+    exit_code : int
+        One of :data:`sciseq.jobs.exit_codes.EXIT_CODES`.
+    record : dict
+        What was done, without any time of the clock.
+    is_repeated : bool
+        Whether everything was there already, and nothing was done.
+    """
+
+    exit_code: int
+    record: dict[str, Any]
+    is_repeated: bool = False
+
+
+def run_job(
+    job: Job,
+    as_of: Any = None,
+    *,
+    dry_run: bool = False,
+    scheduler: str | None = None,
+    log: Logbook | None = None,
+) -> RunResult:
+    """Run a job for one logical date.
+
+    Parameters
+    ----------
+    job : Job
+        From :func:`read_job`.
+    as_of : pandas.Timestamp, str or int, optional
+        Logical date: only rows before it are used. By default one step after the last
+        row of the source.
+    dry_run : bool, default=False
+        Read and decide, but write nothing.
+    scheduler : str, optional
+        Address of a Dask scheduler, or ``"local"``; goes before that of the job file.
+    log : Logbook, optional
+        Where to tell what happens.
+
+    Returns
+    -------
+    RunResult
+        With the record of the run.
+
+    Raises
+    ------
+    LockedError
+        When another run of the job is under way.
+    TemporaryError
+        For what may go away by itself.
+    SciSeqError
+        When the job cannot be done. What was finished is kept, and the next run goes
+        on from there.
+    OSError
+        When something cannot be written; the destination is as it was before.
+    """
+    log = log or Logbook(as_json=job["log"]["format"] == "json", quiet=True)
+    state = JobState(job.state)
+    if dry_run:
+        return _Run(job, state, log, scheduler).plan(as_of)
+    state.prepare()
+    log.write_to(state.root)
+    with state.lock():
+        return _Run(job, state, log, scheduler).execute(as_of)
+
+
+def dates_of(first: str | None, last: str | None, step: str) -> list[Any]:
+    """Return the logical dates of a range, oldest first.
+
+    Raises
+    ------
+    InputError
+        When it is no range.
+
+    Examples
+    --------
+    >>> [str(one.date()) for one in dates_of("2024-05-01", "2024-05-15", "7D")]
+    ['2024-05-01', '2024-05-08', '2024-05-15']
+    """
+    if last is None:
+        return [first]
+    try:
+        dates = list(pd.date_range(first, last, freq=step)) if first else []
+    except ValueError as error:
+        raise InputError(
+            f"--as-of {first} --until {last} --step {step} is no range: {error}",
+            where="--until",
+        ) from error
+    if not dates:
+        raise InputError(
+            f"there is no date from {first} to {last}",
+            where="--until",
+            hint="Give the first date with --as-of, and --until after it.",
+        )
+    return dates
+
+
+class _Run:
+    """One run of a job."""
+
+    def __init__(
+        self, job: Job, state: JobState, log: Logbook, scheduler: str | None
+    ) -> None:
+        self.job, self.state, self.log = job, state, log
+        self.scheduler = scheduler or job["work"]["scheduler"]
+        self.errors: Any = None
+
+    # -------------------------------------------------------------- what is to be done
+
+    def _look(self, as_of: Any) -> None:
+        """Read the source, and find out which run this is."""
+        self.history = read_inputs(self.job, as_of)
+        self.as_of = self.history.as_of
+        self.source = self.history.facts()
+        # A model that this very run makes is not what it starts from.
+        self.card = self.state.model_before(self.as_of)
+        version = self.card and self.card["version"]
+        self.given = None
+        if self.job["model"]["method"] is None:
+            self.given, version = given_model(self.job)
+        elif self.job.task == "backtest":
+            self.given, version = build_model(self.job), None  # fitted at its origins
+        self.version = version
+        self.run_id = short_hash(
+            self.job.digest, self.source["digest"], str(self.as_of), version,
+            __version__,
+        )  # fmt: skip
+        self.run = self.state.run(self.run_id)
+        self.place = destination_of(self.job, self.as_of, self.run_id)
+
+    def plan(self, as_of: Any) -> RunResult:
+        """Say what a run would do."""
+        self._look(as_of)
+        decision = self._decide(None)
+        record = self._record(decision)
+        if self.place is not None:
+            self.place.check()
+        self.log.info("would read", **self.source)
+        self.log.info("model", decision="fit" if decision.is_fit else "keep",
+                      reason=decision.reason)  # fmt: skip
+        self.log.info("would write", where=self.place.where if self.place else "model")
+        return RunResult(DONE, record)
+
+    # ------------------------------------------------------------------------ doing it
+
+    def execute(self, as_of: Any) -> RunResult:
+        """Do what has not been done yet."""
+        self._look(as_of)
+        self.log.info("run", run_id=self.run_id, as_of=str(self.as_of))
+        self.log.info("read", **self.source)
+        for note in self.history.notes:
+            self.log.warning(note)
+        self.state.clean(self.run)
+        finished = self.run.record()
+        if finished is not None and self._is_whole(finished):
+            self.log.info("nothing to do", status=finished["status"])
+            return RunResult(finished["exit_code"], finished, is_repeated=True)
+        if self.place is not None:
+            self.place.check()
+        self.run.prepare()
+        late = self._late_rows()
+        drift = self._drift()
+        decision = self._decide(drift)
+        self.log.info("fits" if decision.is_fit else "keeps", reason=decision.reason)
+        record = self._record(decision)
+        record["source"]["late_rows"] = late
+        record["drift"] = drift
+        model, passed = self._model(decision, record)
+        if not passed:
+            record |= {"status": "stopped by a gate", "exit_code": GATE}
+            return self._finish(record, None)
+        frame = None
+        if self.place is not None:
+            frame = self._work(model, record)
+            self._write(frame, record)
+        is_partial = bool(record["failed_series"])
+        record |= {
+            "status": "done with failures" if is_partial else "done",
+            "exit_code": SOME_FAILED if is_partial else DONE,
+        }
+        return self._finish(record, frame)
+
+    def _record(self, decision: Decision) -> dict[str, Any]:
+        return {
+            "job": self.job.name,
+            "task": self.job.task,
+            "run_id": self.run_id,
+            "as_of": str(self.as_of),
+            "model_version": None,
+            "trained_as_of": None,
+            "source": {**self.source, "late_rows": None},
+            "parts": {"total": 0},
+            "failed_series": [],
+            "retrain": {
+                "decision": "fitted" if decision.is_fit else "kept",
+                "reason": decision.reason,
+            },
+            "gates": [],
+            "drift": None,
+            "destination": None,
+            "notes": list(self.history.notes),
+        }
+
+    def _finish(self, record: dict[str, Any], frame: Any) -> RunResult:
+        self._report(record, frame)
+        self.run.finish(record)
+        # A date that is filled in later must not be forgotten at once.
+        if self.state.records()[-1]["run_id"] == self.run_id:
+            for dropped in self.state.keep_runs(self.job["keep"]["runs"]):
+                self.log.info("forgot an old run", run_id=dropped)
+            if self.place is not None:
+                self.place.forget()
+        self.log.info(record["status"], exit_code=record["exit_code"])
+        return RunResult(record["exit_code"], record)
+
+    def _is_whole(self, record: Mapping[str, Any]) -> bool:
+        """Tell whether what a finished run wrote is still there, by its hashes."""
+        written = record["destination"]
+        if written is None or self.place is None:
+            return True
+        if self.place.holds(written["digest"], self.run_id):
+            return True
+        self.log.warning("the result is missing or was changed, it is made anew")
+        return self._restore(record)
+
+    # ------------------------------------------------------------ the rows, and drift
+
+    def _late_rows(self) -> int:
+        """Return how many rows came after the run before had read their time."""
+        before = [
+            one for one in self.state.records() if moment(one["as_of"]) < self.as_of
+        ]
+        if not before:
+            return 0
+        known, date = before[-1]["source"], moment(before[-1]["as_of"])
+        now = rows_before(self.history.frame, date)
+        n_late = len(now) - int(known["rows"])
+        if n_late == 0 and digest_of_rows(now) == known["digest"]:
+            return 0
+        what = f"{n_late} rows came late" if n_late else "rows were changed"
+        if self.job["source"]["late_rows"] == "refuse":
+            raise DataQualityError(
+                f"{what}: they are before {date}, which an earlier run had read",
+                where=self.history.where,
+                hint='Set source.late_rows = "use", or mend the source.',
+            )
+        self.log.warning(what, before=str(date))
+        return n_late
+
+    def _drift(self) -> dict[str, Any] | None:
+        """Compare the realised errors of earlier forecasts with those expected.
+
+        Only what was known at the logical date counts, also in a backfill.
+        """
+        if self.job.task != "forecast":
+            return None
+        new = self._new_errors()
+        if new:
+            self.errors = update_errors(self.state.errors_file, pd.concat(new))
+        elif self.state.errors_file.exists():
+            self.errors = pd.read_parquet(self.state.errors_file)
+        threshold = self.job["retrain"]["drift"]
+        card, errors = self.card or {}, self.errors
+        if threshold is None or errors is None or "expected" not in card:
+            return None
+        is_known = (errors["time"] < self.as_of) & (errors["as_of"] < self.as_of)
+        is_own = errors["as_of"] >= moment(card["trained_as_of"])
+        found = drift_of(
+            errors[is_known & is_own],
+            card["expected"],
+            last_runs=self.job["retrain"]["drift_runs"],
+        )
+        if found is not None:
+            self.log.info("drift", **found, threshold=threshold)
+        return found and {**found, "threshold": threshold}
+
+    def _new_errors(self) -> list[Any]:
+        """Return the errors of the forecasts that have come true since the last run."""
+        before = [
+            one for one in self.state.records()
+            if moment(one["as_of"]) < self.as_of and one.get("ends") is not None
+        ]  # fmt: skip
+        # What had come true by then, the last run has seen.
+        seen = moment(before[-1]["as_of"]) if before else None
+        return [
+            realised_errors(
+                pd.read_parquet(self.state.run(one["run_id"]).output),
+                self.history.frame,
+                as_of=moment(one["as_of"]),
+                run_id=one["run_id"],
+            )
+            for one in before
+            if moment(one["ends"]) >= seen
+        ]
+
+    def _decide(self, drift: Mapping[str, Any] | None) -> Decision:
+        ratio = None if drift is None else drift["ratio"]
+        return decide(self.job, self.card, self.as_of, ratio)
+
+    # ---------------------------------------------------------------------- the model
+
+    def _model(self, decision: Decision, record: dict[str, Any]) -> tuple[Any, bool]:
+        """Return the model to use, and whether its gates let it pass."""
+        if self.given is not None:
+            record["model_version"] = self.version
+            return self.given, True
+        previous = self.card and self._load(self.card)
+        if not decision.is_fit:
+            assert self.card is not None
+            record["model_version"] = self.card["version"]
+            record["trained_as_of"] = self.card["trained_as_of"]
+            return previous, True
+        frame = self.history.frame
+        card, folder = fit_candidate(self.job, frame, self.as_of, self.run, self.log)
+        model = load(folder)
+        self._note_left_out(card["left_out"], record)
+        is_judged = self.job["gates"]["against"] or self.job["retrain"]["drift"]
+        if is_judged:
+            left_out = [one["series"] for one in card["left_out"]]
+            rows = without(frame, left_out)
+            record["gates"], card["expected"] = judge(self.job, rows, model, previous)
+        for gate in record["gates"]:
+            self.log.info("gate", **gate)
+        if not all(gate["passed"] for gate in record["gates"]):
+            self.log.error("the new model is worse than what it must not be worse than")
+            if self.job["gates"]["on_failure"] == "stop" or previous is None:
+                return None, False
+            assert self.card is not None
+            record["model_version"] = self.card["version"]
+            record["trained_as_of"] = self.card["trained_as_of"]
+            record["retrain"]["decision"] = "kept"
+            record["notes"].append("the new model did not pass its gates")
+            return previous, True
+        self.state.add_model(card, folder)
+        record["model_version"] = card["version"]
+        record["trained_as_of"] = card["trained_as_of"]
+        return model, True
+
+    def _note_left_out(
+        self, left_out: list[dict[str, str]], record: dict[str, Any]
+    ) -> None:
+        """Tell of series that were not learnt from; most can be forecast all the same.
+
+        They are failures only where nothing but a model was asked for.
+        """
+        if self.place is None:
+            record["failed_series"] = list(left_out)
+        record["notes"] += [
+            f"{one['series']} was left out of the fit: {one['error']}"
+            for one in left_out
+        ]
+
+    def _load(self, card: Mapping[str, Any]) -> Any:
+        return load(self.state.model_path(card["version"]))
+
+    # ----------------------------------------------------------------------- the work
+
+    def _work(self, model: Any, record: dict[str, Any]) -> Any:
+        """Do the parts that are not there yet, and join all."""
+        work = work_of(self.job, self.history, model)
+        reused = self.run.keep_parts_of(work.plan)
+        numbers: list[int] = []
+        todo = left_to_do(work.parts(), reused, numbers)
+        settings = self.job["work"]
+        done = run_parts(
+            work.function,
+            work.shared,
+            todo,
+            n_jobs=settings["n_jobs"],
+            threads=settings["threads"],
+            scheduler=self.scheduler,
+        )
+        for position, result in done:
+            number = numbers[position]
+            if isinstance(result, Failure):
+                result = work.failed(number, result)
+            facts = {"failures": result.failures, "notes": result.notes}
+            self.run.store_part(number, result.frame, facts)
+            self.log.info("part done", part=number, rows=len(result.frame))
+        finished = self.run.finished_parts()
+        if reused:
+            self.log.info("parts of an earlier attempt were used", parts=len(reused))
+        record["parts"] = {"total": len(finished)}
+        frames = []
+        for number in finished:
+            frame, facts = self.run.read_part(number)
+            frames.append(frame)
+            record["failed_series"] += facts["failures"]
+            record["notes"] += [
+                one for one in facts["notes"] if one not in record["notes"]
+            ]
+        for one in record["failed_series"]:
+            self.log.error("failed", **one)
+        frames = [one for one in frames if len(one)]
+        if not frames:
+            raise DataQualityError(
+                f"nothing could be done: {record['failed_series'][0]['error']}",
+                where=self.history.where,
+            )
+        return pd.concat(frames, ignore_index=work.is_numbered)
+
+    def _write(self, frame: Any, record: dict[str, Any]) -> None:
+        """Write the result; the run keeps a copy, to know later how good it was."""
+        assert self.place is not None
+        with temporary_path(self.run.output) as temporary:
+            frame.to_parquet(temporary)
+        record["output"] = file_digest(self.run.output)
+        if self.job.task == "forecast":
+            record["ends"] = str(frame.index.get_level_values(-1).max())
+        digest = self.place.write(frame, record)
+        record["destination"] = {
+            "where": self.place.name,
+            "rows": len(frame),
+            "digest": digest,
+        }
+        self.log.info("wrote", where=self.place.where, rows=len(frame))
+
+    def _restore(self, record: Mapping[str, Any]) -> bool:
+        """Write a result again from the copy of its run, when that is whole."""
+        copy = self.run.output
+        if not copy.exists() or file_digest(copy) != record.get("output"):
+            return False
+        assert self.place is not None
+        self.place.check()
+        self.place.write(pd.read_parquet(copy), dict(record))
+        return True
+
+    def _report(self, record: Mapping[str, Any], frame: Any) -> None:
+        """Write the report, one file to look at."""
+        if self.job["log"]["report"]:
+            from sciseq.jobs.report import write_report
+
+            is_forecast = self.job.task == "forecast"
+            write_report(
+                self.run.report,
+                record,
+                history=self.history.frame if is_forecast else None,
+                forecast=frame if is_forecast else None,
+                errors=self.errors,
+            )
