@@ -10,14 +10,10 @@ from sciseq import __version__
 from sciseq.errors import DataQualityError, InputError
 from sciseq.files import temporary_path
 from sciseq.jobs.destinations import destination_of
-from sciseq.jobs.drift import (
-    drift_of,
-    realised_errors,
-    update_errors,
-)
 from sciseq.jobs.executors import Failure, run_parts
 from sciseq.jobs.exit_codes import DONE, GATE, SOME_FAILED
 from sciseq.jobs.frames import digest_of_rows, rows_before, without
+from sciseq.jobs.hindsight import drift_since, realised_until
 from sciseq.jobs.job_file import Job
 from sciseq.jobs.logbook import Logbook
 from sciseq.jobs.models import (
@@ -290,50 +286,14 @@ class _Run:
         return n_late
 
     def _drift(self) -> dict[str, Any] | None:
-        """Compare the realised errors of earlier forecasts with those expected.
-
-        Only what was known at the logical date counts, also in a backfill.
-        """
+        """Compare the realised errors of earlier forecasts with those expected."""
         if self.job.task != "forecast":
             return None
-        new = self._new_errors()
-        if new:
-            self.errors = update_errors(self.state.errors_file, pd.concat(new))
-        elif self.state.errors_file.exists():
-            self.errors = pd.read_parquet(self.state.errors_file)
-        threshold = self.job["retrain"]["drift"]
-        card, errors = self.card or {}, self.errors
-        if threshold is None or errors is None or "expected" not in card:
-            return None
-        is_known = (errors["time"] < self.as_of) & (errors["as_of"] < self.as_of)
-        is_own = errors["as_of"] >= moment(card["trained_as_of"])
-        found = drift_of(
-            errors[is_known & is_own],
-            card["expected"],
-            last_runs=self.job["retrain"]["drift_runs"],
-        )
+        self.errors = realised_until(self.state, self.history.frame, self.as_of)
+        found = drift_since(self.errors, self.card, self.job["retrain"])
         if found is not None:
-            self.log.info("drift", **found, threshold=threshold)
-        return found and {**found, "threshold": threshold}
-
-    def _new_errors(self) -> list[Any]:
-        """Return the errors of the forecasts that have come true since the last run."""
-        before = [
-            one for one in self.state.records()
-            if moment(one["as_of"]) < self.as_of and one.get("ends") is not None
-        ]  # fmt: skip
-        # What had come true by then, the last run has seen.
-        seen = moment(before[-1]["as_of"]) if before else None
-        return [
-            realised_errors(
-                pd.read_parquet(self.state.run(one["run_id"]).output),
-                self.history.frame,
-                as_of=moment(one["as_of"]),
-                run_id=one["run_id"],
-            )
-            for one in before
-            if moment(one["ends"]) >= seen
-        ]
+            self.log.info("drift", **found)
+        return found
 
     def _decide(self, drift: Mapping[str, Any] | None) -> Decision:
         ratio = None if drift is None else drift["ratio"]

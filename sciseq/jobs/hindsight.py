@@ -1,0 +1,88 @@
+"""How good earlier forecasts were, as far as it is known at a logical date."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from sciseq.jobs.drift import drift_of, realised_errors, update_errors
+from sciseq.jobs.state import JobState, moment
+
+__all__ = ["drift_since", "realised_until"]
+
+
+def realised_until(state: JobState, frame: Any, as_of: Any) -> Any:
+    """Store the errors that have become known, and return those known by a date.
+
+    Parameters
+    ----------
+    state : JobState
+        Of the job: its runs, and the table of errors.
+    frame : pandas.DataFrame
+        Rows before the logical date.
+    as_of : pandas.Timestamp or int
+        Logical date. Later runs, and what came true later, do not count, so that a
+        date which is filled in is judged as it would have been then.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        None before the first forecast has come true.
+    """
+    new = _new_errors(state, frame, as_of)
+    if new:
+        errors = update_errors(state.errors_file, pd.concat(new))
+    elif state.errors_file.exists():
+        errors = pd.read_parquet(state.errors_file)
+    else:
+        return None
+    return errors[(errors["time"] < as_of) & (errors["as_of"] < as_of)]
+
+
+def _new_errors(state: JobState, frame: Any, as_of: Any) -> list[Any]:
+    """Return the errors of forecasts that have come true since the run before."""
+    before = [
+        one
+        for one in state.records()
+        if moment(one["as_of"]) < as_of and one.get("ends") is not None
+    ]
+    # What had come true by then, that run has seen.
+    seen = moment(before[-1]["as_of"]) if before else None
+    return [
+        realised_errors(
+            pd.read_parquet(state.run(one["run_id"]).output),
+            frame,
+            as_of=moment(one["as_of"]),
+            run_id=one["run_id"],
+        )
+        for one in before
+        if moment(one["ends"]) >= seen
+    ]
+
+
+def drift_since(
+    errors: Any, card: Mapping[str, Any] | None, policy: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return the drift of the model in use; None when it is unknown.
+
+    Parameters
+    ----------
+    errors : pandas.DataFrame or None
+        Realised errors.
+    card : mapping or None
+        Of the model, with the errors that it showed when it was fitted.
+    policy : mapping
+        Section ``retrain`` of the job.
+
+    Returns
+    -------
+    dict or None
+        ``ratio``, ``runs`` and ``threshold``.
+    """
+    expected = (card or {}).get("expected")
+    if policy["drift"] is None or errors is None or not expected:
+        return None
+    # A new model is not judged by the errors of the one before.
+    own = errors[errors["as_of"] >= moment((card or {})["trained_as_of"])]
+    found = drift_of(own, expected, last_runs=policy["drift_runs"])
+    return found and {**found, "threshold": policy["drift"]}
