@@ -156,11 +156,15 @@ def _write_file(frame: Any, path: Path, suffix: str) -> None:
         from sciseq.sequencing.mztab_files import write_mztab
 
         write_mztab(frame, path)
-    elif isinstance(frame.index, pd.RangeIndex):  # not over time: no column of its own
+    elif isinstance(
+        getattr(frame, "index", None), pd.RangeIndex
+    ):  # not over time: no column of its own
         if suffix == ".parquet":
             frame.to_parquet(path, index=False)
         else:
             separator = "\t" if suffix == ".tsv" else ","
             frame.to_csv(path, sep=separator, index=False, lineterminator="\n")
-    else:
+    elif isinstance(frame, pd.DataFrame):
         write_table(frame, path)
+    else:
+        frame.to_netcdf(path, engine="h5netcdf")

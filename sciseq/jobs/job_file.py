@@ -60,6 +60,8 @@ SCHEMA: dict[str, dict[str, Field]] = {
                          "database."),
         "table": Field(TEXT, None, "Table of the database."),
         "query": Field(TEXT, None, "Query of the database, instead of a table."),
+        "field": Field(TEXT, None, "Variable of a NetCDF file or Zarr store whose "
+                       "cells are the series, read by their chunks."),
         "time_column": Field(TEXT, None, "Column of times."),
         "series_column": Field(TEXT, None, "Column that names the series."),
         "drop": Field(TEXTS, [], "Columns to leave out."),
@@ -317,6 +319,10 @@ def _check_source(
     is_needed = task != "generate" or model["path"] is None
     if len(given) != 1 and (given or is_needed):
         problems.append("source needs either path or url_env")
+    if source["field"] is not None and not str(source["path"]).endswith(
+        (".nc", ".nc4", ".zarr")
+    ):
+        problems.append("source.field needs a source.path that ends in .nc or .zarr")
     if source["url_env"] is not None:
         if (source["table"] is None) == (source["query"] is None):
             problems.append("source.url_env needs either source.table or source.query")

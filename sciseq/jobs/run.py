@@ -12,7 +12,7 @@ from sciseq.files import temporary_path
 from sciseq.jobs.destinations import destination_of
 from sciseq.jobs.executors import Failure, run_parts
 from sciseq.jobs.exit_codes import DONE, GATE, SOME_FAILED
-from sciseq.jobs.frames import digest_of_rows, rows_before, without
+from sciseq.jobs.frames import without
 from sciseq.jobs.hindsight import drift_since, realised_until
 from sciseq.jobs.job_file import Job
 from sciseq.jobs.logbook import Logbook
@@ -271,9 +271,9 @@ class _Run:
         if not before:
             return 0
         known, date = before[-1]["source"], moment(before[-1]["as_of"])
-        now = rows_before(self.history.frame, date)
-        n_late = len(now) - int(known["rows"])
-        if n_late == 0 and digest_of_rows(now) == known["digest"]:
+        now = self.history.facts(date)
+        n_late = now["rows"] - int(known["rows"])
+        if now["digest"] == known["digest"]:
             return 0
         what = f"{n_late} rows came late" if n_late else "rows were changed"
         if self.job["source"]["late_rows"] == "refuse":
@@ -283,7 +283,7 @@ class _Run:
                 hint='Set source.late_rows = "use", or mend the source.',
             )
         self.log.warning(what, before=str(date))
-        return n_late
+        return int(n_late)
 
     def _drift(self) -> dict[str, Any] | None:
         """Compare the realised errors of earlier forecasts with those expected."""
@@ -409,13 +409,18 @@ class _Run:
         record["output"] = file_digest(self.run.output)
         if self.job.task == "forecast":
             record["ends"] = str(frame.index.get_level_values(-1).max())
-        digest = self.place.write(frame, record)
+        digest = self._put(frame, record)
         record["destination"] = {
             "where": self.place.name,
             "rows": len(frame),
             "digest": digest,
         }
         self.log.info("wrote", where=self.place.where, rows=len(frame))
+
+    def _put(self, frame: Any, record: dict[str, Any]) -> str:
+        assert self.place is not None
+        suffix = "" if self.place.path is None else self.place.path.suffix.lower()
+        return self.place.write(self.history.as_result(frame, suffix), record)
 
     def _restore(self, record: Mapping[str, Any]) -> bool:
         """Write a result again from the copy of its run, when that is whole."""
@@ -424,7 +429,7 @@ class _Run:
             return False
         assert self.place is not None
         self.place.check()
-        self.place.write(pd.read_parquet(copy), dict(record))
+        self._put(pd.read_parquet(copy), dict(record))
         return True
 
     def _report(self, record: Mapping[str, Any], frame: Any) -> None:

@@ -1,10 +1,10 @@
 """Reading the rows that are known at a logical date, from files and databases."""
 
 import glob
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,9 @@ __all__ = [
     "read_inputs",
     "read_unchanged",
 ]
+
+if TYPE_CHECKING:
+    from sciseq.jobs.field_source import FieldHistory
 
 _ATTEMPTS = 3
 _Result = TypeVar("_Result")
@@ -53,20 +56,31 @@ class History:
     where: str
     notes: tuple[str, ...] = ()
 
-    def facts(self) -> dict[str, Any]:
-        """Return what the record of a run says of its source."""
-        times = self.frame.index.get_level_values(-1)
+    def facts(self, before: Any = None) -> dict[str, Any]:
+        """Return what the record of a run says of its source, up to a date."""
+        frame = self.frame if before is None else rows_before(self.frame, before)
+        times = frame.index.get_level_values(-1)
         return {
             "where": self.where,
-            "digest": digest_of_rows(self.frame),
-            "rows": len(self.frame),
-            "series": count_series(self.frame),
+            "digest": digest_of_rows(frame),
+            "rows": len(frame),
+            "series": count_series(frame),
             "first": str(times.min()),
             "last": str(times.max()),
         }
 
+    def parts(self, number: int) -> Iterator[Any]:
+        """Cut the table into parts of some series."""
+        from sciseq.jobs.panel_parts import panel_parts
 
-def read_history(job: Job, as_of: Any = None) -> History:
+        return panel_parts(self.frame, number)
+
+    def as_result(self, frame: Any, suffix: str) -> Any:
+        """Return forecasts in the form of the source: a table, as they are."""
+        return frame
+
+
+def read_history(job: Job, as_of: Any = None) -> "History | FieldHistory":
     """Read the source of a job up to its logical date.
 
     Parameters
@@ -91,6 +105,11 @@ def read_history(job: Job, as_of: Any = None) -> History:
         For anything else that makes it no table over time.
     """
     source = job["source"]
+    if source["field"] is not None:
+        from sciseq.jobs.field_source import open_field
+
+        path = job.path(source["path"])
+        return read_unchanged(path, lambda: open_field(path, source["field"], as_of))
     notes: list[str] = []
     if source["path"] is not None:
         file = job.path(source["path"])
@@ -115,7 +134,7 @@ def read_history(job: Job, as_of: Any = None) -> History:
     return History(known, date, where, tuple(notes))
 
 
-def read_inputs(job: Job, as_of: Any = None) -> History:
+def read_inputs(job: Job, as_of: Any = None) -> "History | FieldHistory":
     """Read what a run starts from: a table, spectra or sequences.
 
     Spectra are only named here: they are read when the work is done.
@@ -166,7 +185,7 @@ class FileInputs(History):
 
     paths: tuple[Path, ...] = ()
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, before: Any = None) -> dict[str, Any]:
         """Return what the record of a run says of its source."""
         digests = [file_digest(one) for one in self.paths]
         return {

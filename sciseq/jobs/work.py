@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from sciseq.jobs.executors import Failure
+from sciseq.jobs.field_source import FieldHistory
 from sciseq.jobs.job_file import Job
-from sciseq.jobs.panel_parts import panel_parts
 from sciseq.jobs.sources import History
 from sciseq.jobs.tasks import PartResult, backtest_rows, forecast_rows, generate_rows
 
@@ -52,14 +52,14 @@ class Work:
         return PartResult(pd.DataFrame(), failed, [])
 
 
-def work_of(job: Job, history: History, model: Any) -> Work:
+def work_of(job: Job, history: History | FieldHistory, model: Any) -> Work:
     """Cut the work of a job.
 
     Parameters
     ----------
     job : Job
         With its task.
-    history : History
+    history : History or FieldHistory
         What was read.
     model : estimator
         Fitted, but for a backtest.
@@ -67,7 +67,7 @@ def work_of(job: Job, history: History, model: Any) -> Work:
     settings = job["work"]
     if job.task == "forecast":
         number = settings["series_per_part"]
-        parts = partial(panel_parts, history.frame, number)
+        parts: Callable[[], Iterable[Any]] = partial(history.parts, number)
         shared = (model, job["forecast"]["coverage"])
         return Work(forecast_rows, shared, parts, {"series": number})
     if job.task == "backtest":

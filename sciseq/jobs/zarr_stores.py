@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from sciseq.data.netcdf_files import dataset_of, frame_of
 from sciseq.errors import FileFormatError, MissingDependencyError
 
-__all__ = ["read_zarr", "write_zarr"]
+__all__ = ["need_zarr", "read_zarr", "write_zarr"]
 
 
-def _xarray() -> Any:
+def need_zarr() -> Any:
+    """Return xarray, when it can open Zarr stores."""
     try:
         import zarr  # noqa: F401 (xarray needs it)
     except ImportError as error:
@@ -55,7 +58,7 @@ def read_zarr(
         Without the package zarr.
     """
     try:
-        data = _xarray().open_zarr(path, consolidated=False)
+        data = need_zarr().open_zarr(path, consolidated=False)
     except (OSError, ValueError, KeyError) as error:
         raise FileFormatError(
             f"this is no Zarr store: {error}", where=str(path)
@@ -65,21 +68,22 @@ def read_zarr(
     )
 
 
-def write_zarr(frame: Any, path: Path) -> None:
+def write_zarr(table: Any, path: Path) -> None:
     """Write a table as a Zarr store; the old one is there until the new one is whole.
 
     Parameters
     ----------
-    frame : pandas.DataFrame
-        Table over time, or over (series, time).
+    table : pandas.DataFrame or xarray.Dataset
+        Table over time, or over (series, time), or fields.
     path : Path
         Folder to make or replace.
     """
-    _xarray()
+    need_zarr()
     new, old = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.old")
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
-    dataset_of(frame).to_zarr(new, mode="w", consolidated=False)
+    data = dataset_of(table) if isinstance(table, pd.DataFrame) else table
+    data.to_zarr(new, mode="w", consolidated=False)
     if path.exists():
         path.rename(old)
     new.rename(path)
