@@ -147,6 +147,7 @@ def _check_suffix(task: str, path: Path) -> None:
 
 
 def _write_file(frame: Any, path: Path, suffix: str) -> None:
+    is_numbered = isinstance(getattr(frame, "index", None), pd.RangeIndex)
     if suffix in _TEXTS:
         with path.open("w", encoding="utf-8", newline="\n") as file:
             for number, text in enumerate(frame["sequence"], 1):
@@ -156,9 +157,7 @@ def _write_file(frame: Any, path: Path, suffix: str) -> None:
         from sciseq.sequencing.mztab_files import write_mztab
 
         write_mztab(frame, path)
-    elif isinstance(
-        getattr(frame, "index", None), pd.RangeIndex
-    ):  # not over time: no column of its own
+    elif is_numbered:
         if suffix == ".parquet":
             frame.to_parquet(path, index=False)
         else:
