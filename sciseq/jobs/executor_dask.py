@@ -41,6 +41,7 @@ PARTS_PER_WORKER = 2
 # Seconds: to reach a scheduler; for workers to come, or to come again; between looks
 # at a cluster that is silent.
 _CONNECT, _NO_WORKERS, _LOOK = 8.0, 60.0, 5.0
+_SETTLE = 2.0  # for workers that have just started
 
 
 def run_on_dask(
@@ -223,6 +224,9 @@ class _Flight:
         self._look()
         if self._suspects:
             if not self._sent:
+                # A worker that dies as soon as it is there is not started again by its
+                # nanny: those that have just come need a moment.
+                time.sleep(_SETTLE)
                 suspect = self._suspects.popleft()
                 suspect.is_alone = True
                 self._send(suspect)

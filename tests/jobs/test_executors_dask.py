@@ -26,7 +26,7 @@ def scheduler():
         threads_per_worker=2,
         dashboard_address="127.0.0.1:0",
         silence_logs=50,
-        scheduler_kwargs={"allowed_failures": 1},
+        scheduler_kwargs={"allowed_failures": 0},
     ) as cluster:
         yield cluster.scheduler_address
 
