@@ -7,8 +7,9 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pickle import loads
 from typing import Any
 from uuid import uuid4
@@ -41,6 +42,7 @@ PARTS_PER_WORKER = 2
 # Seconds: to reach a scheduler; for workers to come, or to come again; between looks
 # at a cluster that is silent.
 _CONNECT, _NO_WORKERS, _LOOK = 8.0, 60.0, 5.0
+_SETTLE = 2.0  # for workers that have just started
 
 
 def run_on_dask(
@@ -69,12 +71,17 @@ def run_on_dask(
     packed = pack(work, "the function, or what is shared,")
     is_own = address is None
     with contextlib.ExitStack() as stack:
+        restore: Callable[[], object] = bool  # does nothing
         if address is None:
-            address = stack.enter_context(_local_cluster(n_workers)).scheduler_address
+            cluster = stack.enter_context(_local_cluster(n_workers))
+            address, restore = (
+                cluster.scheduler_address,
+                partial(cluster.scale, n_workers),
+            )
         client = stack.enter_context(_connected(address))
         name = stack.enter_context(_shared(client, packed, is_own=is_own))
         del packed
-        yield from _Flight(client, name, enumerate(parts), retries).results()
+        yield from _Flight(client, name, enumerate(parts), retries, restore).results()
 
 
 def _local_cluster(n_workers: int) -> Any:
@@ -200,8 +207,15 @@ class _Flight:
     """
 
     def __init__(
-        self, client: Any, name: str, parts: Iterator[tuple[int, Any]], retries: int
+        self,
+        client: Any,
+        name: str,
+        parts: Iterator[tuple[int, Any]],
+        retries: int,
+        restore: Callable[[], object],
     ) -> None:
+        # A worker that dies as soon as it is there is not started again by its nanny.
+        self._restore = restore
         self._client, self._name, self._parts = client, name, parts
         self._retries = retries
         self._sent: dict[Any, _Sent] = {}
@@ -223,6 +237,7 @@ class _Flight:
         self._look()
         if self._suspects:
             if not self._sent:
+                time.sleep(_SETTLE)
                 suspect = self._suspects.popleft()
                 suspect.is_alone = True
                 self._send(suspect)
@@ -263,6 +278,7 @@ class _Flight:
         now = time.monotonic()
         if now - self._looked < _LOOK:
             return
+        self._restore()
         self._n_workers, self._looked = (
             len(self._client.scheduler_info()["workers"]),
             now,

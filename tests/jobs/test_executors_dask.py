@@ -26,7 +26,7 @@ def scheduler():
         threads_per_worker=2,
         dashboard_address="127.0.0.1:0",
         silence_logs=50,
-        scheduler_kwargs={"allowed_failures": 1},
+        scheduler_kwargs={"allowed_failures": 0},
     ) as cluster:
         yield cluster.scheduler_address
 
@@ -95,9 +95,7 @@ def test_a_part_that_kills_its_worker_is_blamed_alone(scheduler, tmp_path):
     found = run_parts(work.die_once, tmp_path, range(8), scheduler=scheduler)
     assert dict(found) == {number: number for number in range(8)}
     assert (tmp_path / "killed").exists()
-    found = dict(
-        run_parts(work.die_always, None, range(8), scheduler=scheduler, retries=1)
-    )
+    found = dict(run_parts(work.die_always, None, range(8), local_workers=2, retries=1))
     failure = found.pop(3)
     assert failure.type == "WorkerDied"
     assert found == {number: number for number in range(8) if number != 3}
