@@ -56,7 +56,22 @@ def from_long(
     table = frame if value is None else frame[wanted]
     if not pd.api.types.is_numeric_dtype(table[time].dtype):
         table = table.assign(**{time: _as_dates(table[time], time)})
-    return table.set_index([series, time]).sort_index()
+    table = table.set_index([series, time])
+    return table if _is_sorted(table.index) else table.sort_index()
+
+
+def _is_sorted(index: Any) -> bool:
+    """Tell whether rows are in the order of series and times already.
+
+    Levels are sorted, so that codes say it; asking pandas costs as much as sorting.
+    """
+    import numpy as np
+
+    series, times = index.codes
+    if not all(one.is_monotonic_increasing for one in index.levels):
+        return False
+    step = np.diff(series.astype(np.int64))
+    return bool(((step > 0) | ((step == 0) & (np.diff(times) >= 0))).all())
 
 
 def _check_table(frame: Any, allowed: Any) -> None:

@@ -11,6 +11,8 @@ __all__ = [
     "count_series",
     "digest_of_rows",
     "flat",
+    "labels_of",
+    "longest_series",
     "rows_before",
     "select_rows",
     "without",
@@ -25,20 +27,41 @@ def select_rows(frame: Any, mask: Any) -> Any:
     return kept
 
 
+# A level of ten million rows is not written out: its codes say enough, and are counted.
+
+
+def labels_of(frame: Any, level: int) -> Any:
+    """Return the labels of a level of the index that have rows, in their order."""
+    if frame.index.nlevels == 1:
+        return frame.index
+    labels, codes = frame.index.levels[level], frame.index.codes[level]
+    return labels[np.bincount(codes, minlength=len(labels)) > 0]
+
+
 def count_series(frame: Any) -> int:
     """Return the number of series that have rows."""
+    return 1 if frame.index.nlevels == 1 else len(labels_of(frame, 0))
+
+
+def longest_series(frame: Any) -> Any:
+    """Return the times of the series that has most rows."""
     if frame.index.nlevels == 1:
-        return 1
+        return frame.index
     codes = frame.index.codes[0]
-    return len(np.unique(codes))
+    rows = np.flatnonzero(codes == np.bincount(codes).argmax())
+    return frame.index.levels[1][frame.index.codes[1][rows]]
 
 
 def rows_before(frame: Any, date: Any) -> Any:
     """Return the rows of a table before a date; series without any are left out."""
-    is_known = frame.index.get_level_values(-1) < date
-    if is_known.all():
-        return frame
-    return select_rows(frame, is_known)
+    if frame.index.nlevels == 1:
+        is_known = frame.index < date
+    else:
+        is_early = np.asarray(frame.index.levels[1] < date)
+        if is_early.all():
+            return frame
+        is_known = is_early[frame.index.codes[1]]
+    return frame if is_known.all() else select_rows(frame, is_known)
 
 
 def digest_of_rows(frame: Any) -> str:
@@ -55,10 +78,11 @@ def digest_of_rows(frame: Any) -> str:
     total = hashlib.sha256()
     total.update(repr([list(map(str, frame.columns)), frame.index.nlevels]).encode())
     if frame.index.nlevels == 2:
-        labels, codes = frame.index.levels[0], frame.index.codes[0]
+        labels = labels_of(frame, 0)
         total.update(repr([str(one) for one in labels]).encode())
-        total.update(np.ascontiguousarray(codes, dtype=np.int64).tobytes())
-    times = frame.index.get_level_values(-1)
+        for level in (0, 1):
+            total.update(_dense_codes(frame, level).tobytes())
+    times = labels_of(frame, -1)
     if isinstance(times, pd.DatetimeIndex):
         total.update(str(times.tz).encode())
         times = times.as_unit("ns").asi8
@@ -68,6 +92,16 @@ def digest_of_rows(frame: Any) -> str:
         total.update(str(values.dtype).encode())
         total.update(values.tobytes())
     return total.hexdigest()
+
+
+def _dense_codes(frame: Any, level: int) -> Any:
+    """Return the codes of a level without those of labels that have no rows."""
+    codes, n_labels = frame.index.codes[level], len(frame.index.levels[level])
+    is_there = np.bincount(codes, minlength=n_labels) > 0
+    if not is_there.all():
+        codes = (np.cumsum(is_there) - 1)[codes]
+    # One width, whatever pandas chose for the number of labels.
+    return codes.astype(np.int32, copy=False)
 
 
 def without(frame: Any, labels: Collection[str]) -> Any:

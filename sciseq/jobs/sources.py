@@ -15,7 +15,13 @@ from sciseq.data.timeline import future_times, infer_step
 from sciseq.errors import DataQualityError, InputError, SciSeqError
 from sciseq.files import sha256_of
 from sciseq.jobs.exit_codes import TemporaryError
-from sciseq.jobs.frames import count_series, digest_of_rows, rows_before
+from sciseq.jobs.frames import (
+    count_series,
+    digest_of_rows,
+    labels_of,
+    longest_series,
+    rows_before,
+)
 from sciseq.jobs.job_file import Job
 from sciseq.jobs.state import file_digest
 from sciseq.registry import method_by_name
@@ -59,7 +65,7 @@ class History:
     def facts(self, before: Any = None) -> dict[str, Any]:
         """Return what the record of a run says of its source, up to a date."""
         frame = self.frame if before is None else rows_before(self.frame, before)
-        times = frame.index.get_level_values(-1)
+        times = labels_of(frame, -1)
         return {
             "where": self.where,
             "digest": digest_of_rows(frame),
@@ -297,7 +303,7 @@ def _read_database(source: Mapping[str, Any], as_of: Any) -> Any:
 
 
 def _logical_date(frame: Any, as_of: Any) -> Any:
-    times = frame.index.get_level_values(-1)
+    times = labels_of(frame, -1)
     if not isinstance(times, pd.DatetimeIndex):
         return int(times.max()) + 1 if as_of is None else _whole_number(as_of)
     if as_of is None:
@@ -332,12 +338,8 @@ def _whole_number(as_of: Any) -> int:
 
 def _after(frame: Any, last: Any) -> Any:
     """Return one step after the last row, by the step of the longest series."""
-    times = frame.index.get_level_values(-1)
-    if frame.index.nlevels == 2:
-        codes = frame.index.codes[0]
-        times = times[codes == np.bincount(codes).argmax()]
     try:
-        step = infer_step(times)
+        step = infer_step(longest_series(frame))
         return future_times(pd.DatetimeIndex([last]), step, 1)[0]
     except SciSeqError:  # a broken series, or a single row: any later instant will do
         return last + pd.Timedelta(1, "s")

@@ -76,7 +76,8 @@ def build_network(
         )
     with torch.device("meta"):
         network = factory()
-    network.to_empty(device="cpu")
+    # As to_empty does it, which imports sympy to know the strides of a meta tensor.
+    network._apply(lambda one: torch.empty(one.shape, dtype=one.dtype))
     blank = {name: (tensor, _blank(tensor)) for name, tensor in _tensors(network)}
     # Reversed, parents come after their children and may overrule them.
     for module in reversed(list(network.modules())):

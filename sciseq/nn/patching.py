@@ -85,11 +85,14 @@ def sinusoidal_positions(n_positions: int, d_model: int) -> Tensor:
     >>> sinusoidal_positions(2, 3)[0].tolist()
     [0.0, 1.0, 0.0]
     """
-    even = torch.arange(0, d_model, 2, dtype=torch.float64)
-    rates = torch.exp(even * (-math.log(10_000.0) / d_model))
-    angles = torch.arange(n_positions, dtype=torch.float64).unsqueeze(1) * rates
-    code = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
-    return code[:, :d_model].to(torch.get_default_dtype())
+    # In numbers also where a network is built on the meta device: to compute there,
+    # torch imports hundreds of modules, for seconds.
+    with torch.device("cpu"):
+        even = torch.arange(0, d_model, 2, dtype=torch.float64)
+        rates = torch.exp(even * (-math.log(10_000.0) / d_model))
+        angles = torch.arange(n_positions, dtype=torch.float64).unsqueeze(1) * rates
+        code = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
+        return code[:, :d_model].to(torch.get_default_dtype())
 
 
 class PatchEmbedding(nn.Module):
