@@ -60,7 +60,8 @@ class _Layer:
     """
 
     def __init__(self, layer: Any, room: Tensor) -> None:
-        self.layer, self.room, (n_heads, width) = layer, room, room.shape[2::2]
+        self.layer, self.room = layer, room
+        _, _, n_heads, _, width = room.shape
         self._pairs = n_heads, width // 2, 2
         self.weight = self._arranged(layer.qkv.weight, (n_heads, 2, width // 2, -1))
         self.bias = self._arranged(layer.qkv.bias, (n_heads, 2, width // 2))
@@ -77,7 +78,7 @@ class _Layer:
         self, x: Tensor, turn: Tensor, place: tuple[int, int], mask: Tensor | None
     ) -> Tensor:
         """Compute new rows, whose keys and values are written to their place."""
-        layer, n_batch, n_rows = self.layer, *x.shape[:2]
+        layer, (n_batch, n_rows) = self.layer, x.shape[:2]
         heads = F.linear(_normalised(layer.norm1, x), self.weight, self.bias)
         heads = heads.to(x.dtype).view(n_batch, n_rows, 3, *self._pairs)
         torch.view_as_complex(heads[:, :, :2]).mul_(turn)
@@ -99,11 +100,14 @@ def _normalised(norm: Any, x: Tensor) -> Tensor:
 def _attend(q: Tensor, room: Tensor, mask: Tensor | None) -> Tensor:
     """Let scaled queries read; return (batch, row, d_model)."""
     n_batch, n_heads, n_rows, width = q.shape
+    keys, values = room.unbind()
     if n_rows > 1:
-        y = F.scaled_dot_product_attention(q, *room, attn_mask=mask, scale=1.0)
+        y: Tensor = F.scaled_dot_product_attention(
+            q, keys, values, attn_mask=mask, scale=1.0
+        )
         return y.transpose(1, 2).reshape(n_batch, n_rows, -1)
     # One query is too little work for a fused kernel.
-    keys, values = room.flatten(1, 2)  # (batch and head, position, width)
+    keys, values = keys.flatten(0, 1), values.flatten(0, 1)  # (.., position, width)
     scores = torch.bmm(q.reshape(-1, 1, width), keys.mT)
     if mask is not None:
         table = scores.view(n_batch, n_heads, 1, -1)
