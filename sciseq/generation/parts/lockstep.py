@@ -60,36 +60,54 @@ class _Layer:
     """
 
     def __init__(self, layer: Any, room: Tensor) -> None:
-        self.layer, self.room = layer, room
+        self.room, self.norm1, self.norm2 = room, layer.norm1, layer.norm2
         _, _, n_heads, _, width = room.shape
         self._pairs = n_heads, width // 2, 2
-        self.weight = self._arranged(layer.qkv.weight, (n_heads, 2, width // 2, -1))
-        self.bias = self._arranged(layer.qkv.bias, (n_heads, 2, width // 2))
-
-    @staticmethod
-    def _arranged(weights: Tensor, shape: tuple[int, ...]) -> Tensor:
-        q, k, v = weights.chunk(3)
-        width = 2 * shape[2]
-        pairs = [one.view(shape).transpose(1, 2).reshape(one.shape)
-                 for one in (q * width**-0.5, k)]  # fmt: skip
-        return torch.cat([*pairs, v])
+        shape = n_heads, 2, width // 2
+        self.qkv = _Map(
+            _arranged(layer.qkv.weight, (*shape, -1)), _arranged(layer.qkv.bias, shape)
+        )
+        inner = layer.feed_forward
+        self.out, self.W1, self.W2 = (
+            _Map(one.weight, one.bias) for one in (layer.out, inner.W1, inner.W2)
+        )
 
     def __call__(
         self, x: Tensor, turn: Tensor, place: tuple[int, int], mask: Tensor | None
     ) -> Tensor:
         """Compute new rows, whose keys and values are written to their place."""
-        layer, (n_batch, n_rows) = self.layer, x.shape[:2]
-        heads = F.linear(_normalised(layer.norm1, x), self.weight, self.bias)
-        heads = heads.to(x.dtype).view(n_batch, n_rows, 3, *self._pairs)
+        n_batch, n_rows = x.shape[:2]
+        heads = self.qkv(_normalised(self.norm1, x)).to(x.dtype)
+        heads = heads.view(n_batch, n_rows, 3, *self._pairs)
         torch.view_as_complex(heads[:, :, :2]).mul_(turn)
         heads = heads.flatten(4).permute(2, 0, 3, 1, 4)  # (3, batch, head, row, width)
         first, end = place
         self.room[:, :, :, first:end] = heads[1:]
-        y = _attend(heads[0], self.room[:, :, :, :end], mask)
-        x = x + F.linear(y, layer.out.weight, layer.out.bias)
-        inner = layer.feed_forward
-        a = F.linear(_normalised(layer.norm2, x), inner.W1.weight, inner.W1.bias)
-        return x + F.linear(F.gelu(a), inner.W2.weight, inner.W2.bias)
+        x = x + self.out(_attend(heads[0], self.room[:, :, :, :end], mask))
+        return x + self.W2(F.gelu(self.W1(_normalised(self.norm2, x))))
+
+
+class _Map:
+    """A linear map whose weights lie as few rows are multiplied fastest."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        device, dtype = weight.device.type, weight.dtype
+        if torch.is_autocast_enabled(device):  # once, not in every pass
+            dtype = torch.get_autocast_dtype(device)
+        self.weight, self.bias = weight.to(dtype).t().contiguous(), bias.to(dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = torch.addmm(self.bias, x.flatten(0, 1), self.weight)
+        return y.view(*x.shape[:2], -1)
+
+
+def _arranged(weights: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Scale queries, and put the numbers that are rotated together side by side."""
+    q, k, v = weights.chunk(3)
+    width = 2 * shape[2]
+    pairs = [one.view(shape).transpose(1, 2).reshape(one.shape)
+             for one in (q * width**-0.5, k)]  # fmt: skip
+    return torch.cat([*pairs, v])
 
 
 def _normalised(norm: Any, x: Tensor) -> Tensor:
