@@ -36,7 +36,7 @@ def draw(joint: dict[str, Any], parts: dict[str, Any], path: Path) -> None:
         fill(panel, joint if fill is _joint else parts)
         panel.grid(color="#dddddd", linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(fontsize=7, frameon=False)
+        panel.legend(fontsize=7, frameon=False, handlelength=3.5)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
@@ -95,6 +95,8 @@ def _examples(panel: Axes, parts: dict[str, Any]) -> None:
     for index, name in enumerate(key for key in found[0] if key != "examples"):
         _line(panel, index, x, [one[name]["agreeing"] for one in found], name)
     panel.set_xscale("log")
+    panel.set_xticks(x, [f"{one:,.0f}" for one in x])
+    panel.minorticks_off()
     panel.set_xlabel("examples shown in training")
     panel.set_ylabel("share of right segments")
     panel.set_title("Complementary masks")
@@ -120,6 +122,7 @@ def _conversion(panel: Axes, parts: dict[str, Any]) -> None:
                   [one[key] for one in runs], f"{method}, {key}", style)  # fmt: skip
         index += 1
     panel.axhline(found["truth"], color="black", linewidth=0.7, linestyle=":")
+    panel.set_xticks([one["passes"] for one in runs])
     panel.set_xlabel("passes over the data")
     panel.set_ylabel("bound, nats per token")
     panel.set_title("Conversion against scratch")
