@@ -220,8 +220,8 @@ class EnergyDiffusionSequence(SequenceGenerator):
     denoiser completes is not: a sequence that is held out for validation counts as not
     true. Where the data hold nearly all sequences that there are, validation then
     prefers the first epochs, whose energy is 0; ``validation_fraction=0`` trains to the
-    end. What needs all tokens at once, such as a parity, shows in the loss only after
-    hundreds of steps.
+    end. Of what needs all tokens at once, such as a parity, a learned energy may show
+    nothing for a thousand steps; an autoregressive one learns it sooner.
 
     Ends behind a sequence are ordinary tokens of both networks. The published code
     prefers high energies where its loss makes those of true sequences low, and mixes up
