@@ -102,6 +102,9 @@ bench: $(STAMP)  ## Compare with other packages (long)
 	$(BIN)/python benchmarks/recall.py
 	$(BIN)/python benchmarks/summaries.py
 	$(BIN)/python benchmarks/adapters.py
+	$(BIN)/python benchmarks/structured_attention.py
+	$(BIN)/python benchmarks/generation_peers.py
+	$(BIN)/python benchmarks/sequence_steps.py
 
 bench-gpu: $(STAMP)  ## Compare the scans on a CUDA GPU, where there is one
 	$(BIN)/python benchmarks/scan_gpu.py --sweep

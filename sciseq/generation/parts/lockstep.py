@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sciseq.generation.parts.backbone import TokenTransformer, rotated, rotation
+from sciseq.generation.parts.backbone import TokenTransformer, rotation
 from sciseq.generation.parts.drawing import Drawing
 from sciseq.generation.parts.layout import NOTHING
 from sciseq.generation.parts.masks import attention_mask, causal
@@ -35,21 +35,79 @@ class _Rows:
         self.backbone, self.n_stored = backbone, 0
         like = backbone.symbols
         shape = (2, n_batch, backbone.n_heads, capacity, backbone.width)
-        self._rooms = [like.new_empty(shape) for _ in backbone.layers]
+        self._layers = [_Layer(one, like.new_empty(shape)) for one in backbone.layers]
 
-    def read(
-        self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor | None
-    ) -> Tensor:
+    def read(self, x: Tensor, turn: Tensor, mask: Tensor | None) -> Tensor:
         """Return the scores of the last of new rows (batch, row, d_model)."""
-        first, end = self.n_stored, self.n_stored + x.shape[1]
-        for layer, room in zip(self.backbone.layers, self._rooms, strict=True):
-            x = _layer(layer, x, turn, room, (first, end), mask)
-        self.n_stored = end
+        place = self.n_stored, self.n_stored + x.shape[1]
+        for layer in self._layers:
+            x = layer(x, turn, place, mask)
+        self.n_stored = place[1]
         return self.backbone.scores(_normalised(self.backbone.norm, x[:, -1]))
 
     def keep(self, items: Tensor) -> None:
         """Drop all requests but these."""
-        self._rooms = [one.index_select(1, items) for one in self._rooms]
+        for one in self._layers:
+            one.room = one.room.index_select(1, items)
+
+
+class _Layer:
+    """A layer of the transformer, and the room (2, batch, head, position, width).
+
+    The two numbers that are rotated together stand side by side, as a complex number,
+    in queries and keys alike, and queries are scaled by their weights: fewer and
+    larger steps, and the same products.
+    """
+
+    def __init__(self, layer: Any, room: Tensor) -> None:
+        self.room, self.norm1, self.norm2 = room, layer.norm1, layer.norm2
+        _, _, n_heads, _, width = room.shape
+        self._pairs = n_heads, width // 2, 2
+        shape = n_heads, 2, width // 2
+        self.qkv = _Map(
+            _arranged(layer.qkv.weight, (*shape, -1)), _arranged(layer.qkv.bias, shape)
+        )
+        inner = layer.feed_forward
+        self.out, self.W1, self.W2 = (
+            _Map(one.weight, one.bias) for one in (layer.out, inner.W1, inner.W2)
+        )
+
+    def __call__(
+        self, x: Tensor, turn: Tensor, place: tuple[int, int], mask: Tensor | None
+    ) -> Tensor:
+        """Compute new rows, whose keys and values are written to their place."""
+        n_batch, n_rows = x.shape[:2]
+        heads = self.qkv(_normalised(self.norm1, x)).to(x.dtype)
+        heads = heads.view(n_batch, n_rows, 3, *self._pairs)
+        torch.view_as_complex(heads[:, :, :2]).mul_(turn)
+        heads = heads.flatten(4).permute(2, 0, 3, 1, 4)  # (3, batch, head, row, width)
+        first, end = place
+        self.room[:, :, :, first:end] = heads[1:]
+        x = x + self.out(_attend(heads[0], self.room[:, :, :, :end], mask))
+        return x + self.W2(F.gelu(self.W1(_normalised(self.norm2, x))))
+
+
+class _Map:
+    """A linear map whose weights lie as few rows are multiplied fastest."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        device, dtype = weight.device.type, weight.dtype
+        if torch.is_autocast_enabled(device):  # once, not in every pass
+            dtype = torch.get_autocast_dtype(device)
+        self.weight, self.bias = weight.to(dtype).t().contiguous(), bias.to(dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = torch.addmm(self.bias, x.flatten(0, 1), self.weight)
+        return y.view(*x.shape[:2], -1)
+
+
+def _arranged(weights: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Scale queries, and put the numbers that are rotated together side by side."""
+    q, k, v = weights.chunk(3)
+    width = 2 * shape[2]
+    pairs = [one.view(shape).transpose(1, 2).reshape(one.shape)
+             for one in (q * width**-0.5, k)]  # fmt: skip
+    return torch.cat([*pairs, v])
 
 
 def _normalised(norm: Any, x: Tensor) -> Tensor:
@@ -57,40 +115,30 @@ def _normalised(norm: Any, x: Tensor) -> Tensor:
     return found
 
 
-def _layer(
-    layer: Any,
-    x: Tensor,
-    turn: tuple[Tensor, Tensor],
-    room: Tensor,
-    place: tuple[int, int],
-    mask: Tensor | None,
-) -> Tensor:
-    """Compute new rows of a layer, whose keys and values are written to their place."""
-    n_batch, n_rows, d_model = x.shape
-    qkv, out, inner = layer.qkv, layer.out, layer.feed_forward
-    heads = F.linear(_normalised(layer.norm1, x), qkv.weight, qkv.bias)
-    heads = heads.view(n_batch, n_rows, 3, layer.n_heads, -1).permute(2, 0, 3, 1, 4)
-    q, k = rotated(heads[:2], turn).unbind()  # (batch, head, row, width)
-    first, end = place
-    keys, values = room[:, :, :, :end].unbind()
-    keys[:, :, first:] = k
-    values[:, :, first:] = heads[2]
-    y = _attend(q, keys, values, mask)
-    y = y.transpose(1, 2).reshape(n_batch, n_rows, d_model)
-    x = x + F.linear(y, out.weight, out.bias)
-    a = F.linear(_normalised(layer.norm2, x), inner.W1.weight, inner.W1.bias)
-    return x + F.linear(F.gelu(a), inner.W2.weight, inner.W2.bias)
-
-
-def _attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    if q.shape[2] > 1:
-        return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+def _attend(q: Tensor, room: Tensor, mask: Tensor | None) -> Tensor:
+    """Let scaled queries read; return (batch, row, d_model)."""
+    n_batch, n_heads, n_rows, width = q.shape
+    keys, values = room.unbind()
+    if n_rows > 1:
+        y: Tensor = F.scaled_dot_product_attention(
+            q, keys, values, attn_mask=mask, scale=1.0
+        )
+        return y.transpose(1, 2).reshape(n_batch, n_rows, -1)
     # One query is too little work for a fused kernel.
-    scores = (q * q.shape[-1] ** -0.5) @ keys.mT
+    keys, values = keys.flatten(0, 1), values.flatten(0, 1)  # (.., position, width)
+    scores = torch.bmm(q.reshape(-1, 1, width), keys.mT)
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    found: Tensor = scores.softmax(dim=-1) @ values
-    return found
+        table = scores.view(n_batch, n_heads, 1, -1)
+        scores = table.masked_fill(~mask, -torch.inf).view_as(scores)
+    return torch.bmm(scores.softmax(dim=-1), values).view(n_batch, 1, -1)
+
+
+def _turns(position: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """Return complex numbers (batch, row, 1, 1, pair) that rotate by positions."""
+    cosine, sine = rotation(position, width, dtype)  # (batch, 1, row, width)
+    half = width // 2
+    found = torch.complex(cosine[..., :half], sine[..., half:])
+    return found[:, 0, :, None, None]
 
 
 def generate_in_step(
@@ -144,10 +192,10 @@ class _Generation:
         is_row = before.segment != NOTHING
         self.is_row = None if bool(is_row.all()) else is_row
         mask = None if self.n_before == 1 else attention_mask(causal, before)
-        turn = rotation(before.position, backbone.width, x.dtype)
+        turn = _turns(before.position, backbone.width, x.dtype)
         self.scores = self.rows.read(x, turn, mask)
         place = torch.arange(length, device=x.device)
-        self._turns = rotation(place.unsqueeze(0), backbone.width, x.dtype)
+        self._turns = _turns(place.unsqueeze(0), backbone.width, x.dtype)
         self._is_given = requests.is_filled.any(dim=0).tolist()
         self._last_gap = (~requests.is_filled * place).amax(dim=1)
         self._ends = set(self._last_gap.tolist())
@@ -234,12 +282,11 @@ class _Generation:
 
     def _read(self, position: int) -> None:
         tokens = self.requests.tokens[:, position : position + 1]
-        x = self.backbone.symbols[tokens] + self.backbone.places[position + 1]
-        cosine, sine = self._turns
-        place = slice(position, position + 1)
+        x = F.embedding(tokens, self.backbone.symbols)
+        x = x + self.backbone.places[position + 1]
         mask = None
         if self.is_row is not None:
             ones = self.is_row.new_ones(len(x), position + 1)
             mask = torch.cat([self.is_row, ones], dim=1)[:, None, None, :]
-        turn = cosine[:, :, place], sine[:, :, place]
+        turn = self._turns[:, position : position + 1]
         self.scores = self.rows.read(x, turn, mask)

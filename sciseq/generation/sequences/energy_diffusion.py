@@ -217,6 +217,13 @@ class EnergyDiffusionSequence(SequenceGenerator):
     and is too large on average when they are many, so that the whole is an estimate of
     a lower bound, but not a bound for every number of candidates.
 
+    A learned energy is taught that sequences of the training data are true and what the
+    denoiser completes is not: a sequence that is held out for validation counts as not
+    true. Where the data hold nearly all sequences that there are, validation then
+    prefers the first epochs, whose energy is 0; ``validation_fraction=0`` trains to the
+    end. Of what needs all tokens at once, such as a parity, a learned energy may show
+    nothing for a thousand steps; an autoregressive one learns it sooner.
+
     Ends behind a sequence are ordinary tokens of both networks. The published code
     prefers high energies where its loss makes those of true sequences low, and mixes up
     the candidates of a batch; here low energies are preferred, and a sequence does not
