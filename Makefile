@@ -101,6 +101,8 @@ bench: $(STAMP)  ## Compare with other packages (long)
 	$(BIN)/python benchmarks/peptide_peers.py
 	$(BIN)/python benchmarks/summaries.py
 	$(BIN)/python benchmarks/adapters.py
+	$(BIN)/python benchmarks/ranking.py
+	$(BIN)/python benchmarks/probabilistic.py
 
 bench-gpu: $(STAMP)  ## Compare the scans on a CUDA GPU, where there is one
 	$(BIN)/python benchmarks/scan_gpu.py --sweep

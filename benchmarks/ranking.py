@@ -85,6 +85,9 @@ CHOICES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "N 10, step 1, rho 0.5": {
             **MOVIES, "max_length": 10, "window_step": 0.1, "mask_rate": 0.5,
             "n_duplicates": 1, "max_epochs": 10},
+        "N 30, step 3, rho 0.3": {
+            **MOVIES, "max_length": 30, "window_step": 0.1, "mask_rate": 0.3,
+            "n_duplicates": 1, "max_epochs": 10},
         "N 10, step 1, rho 0.2, dropout 0.5": {
             **MOVIES, "max_length": 10, "window_step": 0.1, "mask_rate": 0.2,
             "n_duplicates": 1, "max_epochs": 20, "dropout": 0.5},
@@ -99,6 +102,10 @@ CHOICES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "N 6, step 1, rho 0.4": {
             **BEAUTY, "max_length": 6, "window_step": 0.16, "mask_rate": 0.4,
             "n_duplicates": 1, "max_epochs": 10},
+        "N 6, step 1, rho 0.4, rate 0.01": {
+            **BEAUTY, "max_length": 6, "window_step": 0.16, "mask_rate": 0.4,
+            "n_duplicates": 1, "max_epochs": 10, "learning_rate": 1e-2,
+            "dropout": 0.1},
     },
 }  # fmt: skip
 
