@@ -206,8 +206,8 @@ class ClozeLoss(NoisyLoss):
         items = items.to(hidden.device)
         # One gather of both: its gradient is as large as all embeddings.
         both, sizes = torch.cat([targets, items]), [len(targets), len(items)]
-        target_rows, item_rows = network.symbols[both].split(sizes)
-        target_bias, item_bias = network.item_bias[both].split(sizes)
+        target_rows, item_rows = torch.split(network.symbols[both], sizes)
+        target_bias, item_bias = torch.split(network.item_bias[both], sizes)
         queries = network.queries(hidden)
         own = (queries * target_rows).sum(1) + target_bias
         others = F.linear(queries, item_rows, item_bias - corrections)
