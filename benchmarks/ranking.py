@@ -82,12 +82,12 @@ CHOICES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "N 10, step 1, rho 0.2": {
             **MOVIES, "max_length": 10, "window_step": 0.1, "mask_rate": 0.2,
             "n_duplicates": 1, "max_epochs": 10},
-        "N 10, step 1, rho 0.2, 30 epochs": {
+        "N 10, step 1, rho 0.2, 20 epochs": {
             **MOVIES, "max_length": 10, "window_step": 0.1, "mask_rate": 0.2,
-            "n_duplicates": 1, "max_epochs": 30},
-        "N 30, step 3, rho 0.3, 20 epochs": {
-            **MOVIES, "max_length": 30, "window_step": 0.1, "mask_rate": 0.3,
             "n_duplicates": 1, "max_epochs": 20},
+        "N 30, step 3, rho 0.3": {
+            **MOVIES, "max_length": 30, "window_step": 0.1, "mask_rate": 0.3,
+            "n_duplicates": 1, "max_epochs": 10},
     },
     ("Amazon Beauty", CAUSAL): {
         "N 12": {**BEAUTY, "max_length": 12, "batch_size": 256, "max_epochs": 12},
