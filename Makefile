@@ -105,6 +105,8 @@ bench: $(STAMP)  ## Compare with other packages (long)
 	$(BIN)/python benchmarks/structured_attention.py
 	$(BIN)/python benchmarks/generation_peers.py
 	$(BIN)/python benchmarks/sequence_steps.py
+	$(BIN)/python benchmarks/ranking.py
+	$(BIN)/python benchmarks/probabilistic.py
 
 bench-gpu: $(STAMP)  ## Compare the scans on a CUDA GPU, where there is one
 	$(BIN)/python benchmarks/scan_gpu.py --sweep

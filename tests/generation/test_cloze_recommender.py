@@ -13,13 +13,15 @@ from torch.testing import assert_close
 from sciseq.errors import InputError
 from sciseq.generation.baselines import PopularityRecommender
 from sciseq.generation.parts.batches import SequenceBatch
-from sciseq.generation.sequences.cloze_recommender import (
+from sciseq.generation.parts.cloze_rows import (
     ClozeBatches,
+    cloze_mask,
+    history_windows,
+)
+from sciseq.generation.sequences.cloze_recommender import (
     ClozeLoss,
     ClozeNetwork,
     ClozeRecommender,
-    cloze_mask,
-    history_windows,
 )
 from sciseq.generation.synthetic_series import event_histories
 from sciseq.metrics.ranking import ranking_summary

@@ -20,8 +20,14 @@ from sciseq.generation.context_counts import FloatArray, IntArray
 from sciseq.generation.method_card import MethodCard
 from sciseq.generation.parts.backbone import TokenTransformer
 from sciseq.generation.parts.batches import NoisyLoss, SequenceBatch
+from sciseq.generation.parts.cloze_rows import (
+    ClozeBatches,
+    cloze_mask,
+    history_windows,
+)
+from sciseq.generation.parts.competitors import Competitors
 from sciseq.generation.parts.layout import Layout
-from sciseq.generation.parts.masks import full
+from sciseq.generation.parts.masks import Rule, full
 from sciseq.generation.recommendation import BaseRecommender
 from sciseq.parameters import AnyOf, Boolean, Integer, Nothing, Real
 from sciseq.parameters import Rule as ParameterRule
@@ -29,12 +35,9 @@ from sciseq.torch_base import TRAINING_RULES, TorchEstimator, data_fingerprint
 from sciseq.training import Batches, TrainingOptions, resolve_seed
 
 __all__ = [
-    "ClozeBatches",
     "ClozeLoss",
     "ClozeNetwork",
     "ClozeRecommender",
-    "cloze_mask",
-    "history_windows",
 ]
 
 _WARM_UP = 0.05  # share of the steps over which the rate rises
@@ -72,6 +75,11 @@ class ClozeNetwork(TokenTransformer):
         self.item_bias = nn.Parameter(torch.empty(n_tokens))
 
     @property
+    def rule(self) -> Rule:
+        """Who reads whom: all events read all."""
+        return full
+
+    @property
     def padding(self) -> int:
         """Symbol before the first event."""
         return self.begin
@@ -97,121 +105,28 @@ class ClozeNetwork(TokenTransformer):
         """
         position = torch.arange(tokens.shape[1], device=tokens.device)
         layout = Layout.at(position.expand_as(tokens), is_row=tokens != self.padding)
-        states: Tensor = self(self.embed(tokens, layout), layout, full)
+        states: Tensor = self(self.embed(tokens, layout), layout, self.rule)
         return states
+
+    def asked(self, tokens: Tensor) -> Tensor:
+        """Return the state (batch, d_model) of the mask behind the last events.
+
+        Parameters
+        ----------
+        tokens : Tensor of int64, shape (batch, position)
+            Left-padded rows that end with a mask.
+        """
+        return self.states(tokens)[:, -1]
 
     def scores(self, states: Tensor) -> Tensor:
         """Return the scores of all items (..., item)."""
         return F.linear(
-            F.gelu(self.head(states)), self.symbols[: self.n_tokens], self.item_bias
+            self.queries(states), self.symbols[: self.n_tokens], self.item_bias
         )
 
-
-def history_windows(
-    histories: Sequence[IntArray], max_length: int, step: int, padding: int
-) -> Tensor:
-    """Cut histories into left-padded windows, from the last event backwards.
-
-    Parameters
-    ----------
-    histories : sequence of ndarray of int
-        Items of each, oldest first; empty ones have no window.
-    max_length : int
-        Events of a window N.
-    step : int
-        Events from one window to the next. The earliest window of a history begins
-        with its first event.
-    padding : int
-        What stands before the first event.
-
-    Returns
-    -------
-    Tensor of int64, shape (window, max_length)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> history_windows([np.arange(5), np.array([7])], 3, 2, padding=9).tolist()
-    [[2, 3, 4], [0, 1, 2], [9, 9, 7]]
-    """
-    rows = []
-    for history in histories:
-        start = len(history) - max_length
-        while len(history):
-            start = max(start, 0)
-            row = np.full(max_length, padding, dtype=np.int64)
-            events = history[start : start + max_length]
-            row[max_length - len(events) :] = events
-            rows.append(row)
-            if start == 0:
-                break
-            start -= step
-    return torch.from_numpy(np.array(rows, dtype=np.int64).reshape(-1, max_length))
-
-
-def cloze_mask(
-    is_event: Tensor, u: Tensor, rate: float, max_predictions: int | None = None
-) -> Tensor:
-    r"""Choose which events are hidden: a fixed number of them, all equally likely.
-
-    .. math:: |S| = \min(m, \max(1, \mathrm{round}(\rho\, n)))
-
-    Parameters
-    ----------
-    is_event : Tensor of bool, shape (batch, position)
-        False at padding; n of each row are True.
-    u : Tensor, shape (batch, position)
-        Uniform numbers in (0, 1).
-    rate : float
-        Share :math:`\rho`.
-    max_predictions : int, optional
-        Largest number m.
-
-    Returns
-    -------
-    Tensor of bool, shape (batch, position)
-
-    Examples
-    --------
-    >>> import torch
-    >>> is_event = torch.tensor([[False, True, True, True, True]])
-    >>> u = torch.tensor([[0.0, 0.9, 0.2, 0.5, 0.1]])
-    >>> cloze_mask(is_event, u, 0.5).int().tolist()
-    [[0, 0, 1, 0, 1]]
-    """
-    length = is_event.sum(dim=1)
-    count = (length.double() * rate).round().long().clamp_min(1)
-    if max_predictions is not None:
-        count = count.clamp_max(max_predictions)
-    order = u.masked_fill(~is_event, 2.0).argsort(dim=1).argsort(dim=1)
-    return is_event & (order < count.unsqueeze(1))
-
-
-class ClozeBatches:
-    """Windows of histories, each several times, on a device.
-
-    Parameters
-    ----------
-    windows : Tensor of int64, shape (window, position)
-        From :func:`history_windows`.
-    n_times : int
-        How often each is there. A row's number tells which time it is: row r holds
-        window r modulo their number.
-    device : torch.device
-        Where to keep them.
-    """
-
-    def __init__(self, windows: Tensor, n_times: int, device: torch.device) -> None:
-        self._windows, self._n_times = windows.to(device), n_times
-
-    @property
-    def n_items(self) -> int:
-        """Number of rows."""
-        return len(self._windows) * self._n_times
-
-    def gather(self, indices: Tensor) -> SequenceBatch:
-        """Return some rows."""
-        return SequenceBatch(self._windows[indices % len(self._windows)], indices, None)
+    def queries(self, states: Tensor) -> Tensor:
+        """Return what the embeddings of items are compared with (..., d_model)."""
+        return F.gelu(self.head(states))
 
 
 class ClozeLoss(NoisyLoss):
@@ -229,14 +144,22 @@ class ClozeLoss(NoisyLoss):
         Largest number of them.
     first_last : int
         Rows from this number on hide the last event alone.
+    competitors : Competitors, optional
+        Items that stand for all others; None compares with all.
     """
 
     def __init__(
-        self, seed: int, rate: float, max_predictions: int | None, first_last: int
+        self,
+        seed: int,
+        rate: float,
+        max_predictions: int | None,
+        first_last: int,
+        competitors: Competitors | None = None,
     ) -> None:
         super().__init__(seed)
         self.rate, self.max_predictions = rate, max_predictions
         self.first_last = first_last
+        self.competitors = competitors
 
     def mask(self, network: nn.Module, batch: SequenceBatch) -> Tensor:
         """Return which events are hidden (batch, position)."""
@@ -256,10 +179,41 @@ class ClozeLoss(NoisyLoss):
         assert isinstance(network, ClozeNetwork)
         mask = self.mask(network, batch)
         states = network.states(batch.tokens.masked_fill(mask, network.mask))
-        # Scores of all items are dear: only where something is hidden.
-        scores, targets = network.scores(states[mask]), batch.tokens[mask]
-        total = F.cross_entropy(scores, targets, reduction="sum")
+        # Scores of items are dear: only where something is hidden.
+        return self.compared(network, states[mask], batch.tokens[mask])
+
+    def compared(
+        self, network: ClozeNetwork, hidden: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum of losses of states (event, d_model), and their number."""
+        if self.competitors is None:
+            scores, wanted = network.scores(hidden), targets
+        else:
+            scores = self._sampled_scores(network, hidden, targets, self.competitors)
+            wanted = torch.zeros_like(targets)
+        total = F.cross_entropy(scores, wanted, reduction="sum")
         return total, torch.full((), len(targets), device=total.device)
+
+    def _sampled_scores(
+        self,
+        network: ClozeNetwork,
+        hidden: Tensor,
+        targets: Tensor,
+        competitors: Competitors,
+    ) -> Tensor:
+        """Scores (event, 1 + draw): of the target, and of what was drawn, weighted."""
+        items = competitors.draw(self.seed, self._step)
+        corrections = competitors.corrections(items).to(hidden)
+        items = items.to(hidden.device)
+        # One gather of both: its gradient is as large as all embeddings.
+        both, sizes = torch.cat([targets, items]), [len(targets), len(items)]
+        target_rows, item_rows = torch.split(network.symbols[both], sizes)
+        target_bias, item_bias = torch.split(network.item_bias[both], sizes)
+        queries = network.queries(hidden)
+        own = (queries * target_rows).sum(1) + target_bias
+        others = F.linear(queries, item_rows, item_bias - corrections)
+        is_own = items == targets.unsqueeze(1)
+        return torch.cat([own.unsqueeze(1), others.masked_fill(is_own, -torch.inf)], 1)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -279,6 +233,9 @@ class ClozeRecommender(TorchEstimator, BaseRecommender):
         Also train on rows that hide the last event alone, as recommending does.
     n_duplicates : int, default=10
         How often an epoch shows each window, with other masks.
+    n_competitors : int, optional
+        Items that training compares the hidden ones with, drawn anew at each step; by
+        default all. With many thousands of items, all of them are most of the time.
     window_step : float, default=0.5
         Step between windows of a long history, as a share of N.
     d_model, d_ff, n_layers, n_heads, dropout
@@ -348,6 +305,7 @@ class ClozeRecommender(TorchEstimator, BaseRecommender):
     max_predictions: int | None = None
     last_item_rows: bool = True
     n_duplicates: int = 10
+    n_competitors: int | None = None
     window_step: float = 0.5
     d_model: int = 64
     d_ff: int = 256
@@ -365,6 +323,8 @@ class ClozeRecommender(TorchEstimator, BaseRecommender):
     checkpoint_dir: str | os.PathLike[str] | None = None
     memory_limit: str | int | None = None
 
+    _network_type: ClassVar[type[ClozeNetwork]] = ClozeNetwork
+    _loss_type: ClassVar[type[ClozeLoss]] = ClozeLoss
     # All histories train; the schedule is that of the class.
     learning_rate_schedule = "constant"
     patience = None
@@ -380,6 +340,7 @@ class ClozeRecommender(TorchEstimator, BaseRecommender):
         "max_predictions": AnyOf(Nothing(), Integer(1)),
         "last_item_rows": Boolean(),
         "n_duplicates": Integer(1),
+        "n_competitors": AnyOf(Nothing(), Integer(1)),
         "window_step": Real(0.0, 1.0, open_low=True),
         "d_model": Integer(2),
         "d_ff": Integer(1),
@@ -397,12 +358,16 @@ class ClozeRecommender(TorchEstimator, BaseRecommender):
         def make_batches(device: torch.device) -> tuple[Batches, Batches | None]:
             return ClozeBatches(windows, n_masked + has_last, device), None
 
-        limit = self.max_predictions
-        loss = ClozeLoss(
+        limit, n_draws = self.max_predictions, self.n_competitors
+        counts = torch.from_numpy(
+            np.bincount(np.concatenate(histories), minlength=n_items)
+        )
+        loss = self._loss_type(
             resolve_seed(self.random_state),
             float(self.mask_rate),
             None if limit is None else int(limit),
             first_last=n_masked * len(windows),
+            competitors=None if n_draws is None else Competitors(counts, int(n_draws)),
         )
         self._on_step = loss.on_step
         try:
@@ -419,7 +384,7 @@ class ClozeRecommender(TorchEstimator, BaseRecommender):
             del self._on_step
 
     def _make_network(self) -> nn.Module:
-        return ClozeNetwork(
+        return self._network_type(
             int(self.n_items_),
             int(self.max_length),
             int(self.d_model),
@@ -449,8 +414,8 @@ class ClozeRecommender(TorchEstimator, BaseRecommender):
         with torch.no_grad(), self._autocast(device):
             for first in range(0, len(rows), _TOGETHER):
                 part = rows[first : first + _TOGETHER]
-                states = network.states(part.to(device))
-                made.append(network.scores(states[:, -1]).double().cpu().numpy())
+                states = network.asked(part.to(device))
+                made.append(network.scores(states).double().cpu().numpy())
         return np.concatenate(made)
 
     def _asked(self, histories: Sequence[IntArray], network: ClozeNetwork) -> Tensor:
