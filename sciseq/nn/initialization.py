@@ -8,7 +8,7 @@ must not decay.
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,7 @@ def build_network(
     with torch.device("meta"):
         network = factory()
     # As to_empty does it, which imports sympy to know the strides of a meta tensor.
-    network._apply(lambda one: torch.empty(one.shape, dtype=one.dtype))
+    cast(Any, network)._apply(lambda one: torch.empty(one.shape, dtype=one.dtype))
     blank = {name: (tensor, _blank(tensor)) for name, tensor in _tensors(network)}
     # Reversed, parents come after their children and may overrule them.
     for module in reversed(list(network.modules())):

@@ -80,8 +80,8 @@ class PeptideDenoiser:
 
     Attributes
     ----------
-    is_place : Tensor of bool, shape (batch, place)
-        Places that a peptide of the mass may reach, see :func:`places_of`.
+    is_place : Tensor of bool
+        For each spectrum, the places that a peptide of the mass may reach, see :func:`places_of`.
     """
 
     def __init__(self, network: PeptideNetwork, peaks: Peaks) -> None:

@@ -55,9 +55,8 @@ class PeptideSequencer(SequenceTraining, SequenceRefinement):
 
     Parameters
     ----------
-    decoder : {"hybrid", "autoregressive", "nonautoregressive", "diffusion"}, \
-default="hybrid"
-        Both decoders, one of them alone, or the one of conditional masked diffusion
+    decoder : {"hybrid", "autoregressive", "nonautoregressive", "diffusion"}
+        Both decoders (the default), one of them alone, or the one of conditional masked diffusion
         (LaViDa): it starts with all places hidden and shows those it is surest of, pass
         by pass. Two stages, annealing, glancing and beams are not for it.
     modifications : list of str, optional

@@ -22,7 +22,7 @@ def test_all_problems_are_told_together(workshop):
         source__time_colum="ds",
         model__method="dlinear",
         gates__metric="mea",
-        gates__against=["previos"],
+        gates__against=["previouss"],
         retrain__every="soon",
         destination__path="out-{date}.csv",
         work__n_jobs=0,
@@ -37,7 +37,7 @@ def test_all_problems_are_told_together(workshop):
         "model.method = 'dlinear' is no method",
         "gates.metric = 'mea' is not allowed: must be one of 'mae', 'rmse', 'mase'. "
         "Did you mean 'mae'?",
-        "'previos'",
+        "'previouss'",
         "retrain.every = 'soon'",
         "{date}",
         "work.n_jobs = 0 is not allowed: must be an integer of at least 1",
@@ -55,12 +55,12 @@ def test_all_problems_are_told_together(workshop):
         ({"destination__url_env": "DB"}, "destination.url_env and destination.table"),
         ({"model__path": "model"}, "model needs either method or path"),
         ({"task": "fit"}, "leave the destination out"),
-        ({"task": "forcast"}, "Did you mean 'forecast'"),
+        ({"task": "forecasts"}, "Did you mean 'forecast'"),
         ({"task": "sequence"}, "no method for sequencing"),
         ({"name": None}, "name is missing"),
         ({"source__drop": "y"}, "a list of texts"),
         ({"gates": 3}, "gates must be a section"),
-        ({"sorce": 3}, "Did you mean 'source'"),
+        ({"sources": 3}, "Did you mean 'source'"),
     ],
 )
 def test_what_does_not_fit_together(workshop, changes, message):
