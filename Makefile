@@ -107,6 +107,7 @@ bench: $(STAMP)  ## Compare with other packages (long)
 	$(BIN)/python benchmarks/sequence_steps.py
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/probabilistic.py
+	$(BIN)/python benchmarks/jobs.py
 
 bench-gpu: $(STAMP)  ## Compare the scans on a CUDA GPU, where there is one
 	$(BIN)/python benchmarks/scan_gpu.py --sweep

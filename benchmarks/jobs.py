@@ -1,6 +1,7 @@
 """Jobs benchmark: 10 000 series from file to file, and runs that are killed.
 
-A saved PatchTST forecasts 24 hours of 10 000 series of 1000 rows, from Parquet to
+A saved PatchTST, at the sizes of its authors (look-back 336) or a small one (look-back
+96, width 32), forecasts 24 hours of 10 000 series of 1000 rows, from Parquet to
 Parquet:
 
 - what a job costs, in one warm process, beside the bare batched forward pass over ready
@@ -50,11 +51,13 @@ from peers import PEER, environment
 import sciseq
 from sciseq.jobs import read_job, run_job
 
-L, H = 96, 24
-SIZES: dict[str, Any] = {
-    "d_model": 32, "d_ff": 64, "n_layers": 2, "n_heads": 4, "patch_length": 16,
-    "stride": 8, "dropout": 0.0,
+H = 24
+MODELS: dict[str, dict[str, Any]] = {
+    "published": {"lookback": 336, "d_model": 128, "d_ff": 256, "n_layers": 3,
+                  "n_heads": 16},
+    "small": {"lookback": 96, "d_model": 32, "d_ff": 64, "n_layers": 2, "n_heads": 4},
 }  # fmt: skip
+PATCHES = {"patch_length": 16, "stride": 8}
 BATCH = 256
 SPREADS: dict[str, list[str]] = {
     "1 process": ["n_jobs = 1"],
@@ -70,16 +73,18 @@ KILLS, KILLED_SERIES = 20, 1500
 
 def place_of(cell: Cell) -> Path:
     """Return the folder of a panel and its model, made when it is missing."""
-    folder = HERE / "cache" / "jobs" / f"{cell['series']}x{cell['rows']}"
+    folder = (
+        HERE / "cache" / "jobs" / f"{cell['series']}x{cell['rows']}-{cell['model']}"
+    )
     if not (folder / "ready").exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        make(folder, cell["series"], cell["rows"])
+        make(folder, cell["series"], cell["rows"], MODELS[cell["model"]])
         (folder / "ready").touch()
     return folder
 
 
-def make(folder: Path, n_series: int, n_rows: int) -> None:
+def make(folder: Path, n_series: int, n_rows: int, sizes: dict[str, Any]) -> None:
     """Write daily cycles with noise, and a model fitted on a few of them."""
     generator = np.random.default_rng(0)
     times = pd.date_range("2024-01-01", periods=n_rows, freq="h")
@@ -97,8 +102,9 @@ def make(folder: Path, n_series: int, n_rows: int) -> None:
     frame.to_parquet(folder / "panel.parquet", index=False)
     some = frame[: 50 * n_rows].set_index(["unique_id", "ds"])
     model = sciseq.PatchTSTForecaster(
-        lookback=L, horizon=H, max_epochs=1, random_state=0, device="cpu", **SIZES
-    )
+        horizon=H, max_epochs=1, random_state=0, device="cpu", dropout=0.0,
+        **PATCHES, **sizes,
+    )  # fmt: skip
     model.fit(some).save(folder / "model")
 
 
@@ -150,7 +156,8 @@ def measure_cost(cell: Cell) -> Cell:
     model = sciseq.load(folder / "model")
     run_job(job)
     result = pd.read_parquet(folder / "cost.parquet")
-    x = torch.randn(cell["series"], L, 1, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(cell["series"], model.lookback, 1, generator=generator)
 
     def bare() -> None:
         with torch.inference_mode():
@@ -228,8 +235,9 @@ def measure_command(cell: Cell) -> Cell:
 def measure_peer(cell: Cell) -> Cell:
     """Seconds of neuralforecast on the same panel."""
     folder = place_of(cell)
-    request = {**SIZES, "panel": str(folder / "panel.parquet"), "lookback": L,
-               "horizon": H, "batch": BATCH, "repeats": cell["repeats"],
+    request = {**PATCHES, **MODELS[cell["model"]],
+               "panel": str(folder / "panel.parquet"), "horizon": H, "batch": BATCH,
+               "repeats": cell["repeats"],
                "threads": torch.get_num_threads()}  # fmt: skip
     done = subprocess.run(
         [environment(), HERE / "jobs_peer.py"],
@@ -300,14 +308,15 @@ def page(results: list[Cell]) -> tuple[list[str], list[str]]:
     for one in by_part.get("cost", []):
         found = one["found"]
         lines += [
-            f"{one['series']:,} series of {one['rows']:,} rows, one warm process: the "
+            f"{one['model']} model, {one['series']:,} series of {one['rows']:,} rows, "
+            "one warm process: the "
             f"job {digits(found['job'])} s, the bare forward pass and the write "
             f"{digits(found['bare'])} s, the same run again {digits(found['again'])} "
             "s.",
             "",
         ]
         verdicts.append(
-            verdict("job, times the bare pass and the write",
+            verdict(f"{one['model']} model: job, times the bare pass and the write",
                     found["job"] / found["bare"], MOST_COST)
         )  # fmt: skip
         verdicts += [
@@ -315,6 +324,7 @@ def page(results: list[Cell]) -> tuple[list[str], list[str]]:
             f"s, {peer['found']['predict'] / found['job']:.2f} times the job, which "
             "reads and writes too"
             for peer in by_part.get("peer", [])
+            if peer["model"] == one["model"]
         ]
     commands = by_part.get("command", [])
     if commands:
@@ -345,14 +355,16 @@ def main() -> int:
     options.add_argument("--parts", nargs="+",
                          default=["cost", "command", "peer", "kills"])  # fmt: skip
     chosen = options.parse_args()
-    n_series, n_rows = (200, 300) if chosen.quick else (10_000, 1000)
+    n_series, n_rows = (200, 500) if chosen.quick else (10_000, 1000)
     size = {"series": n_series, "rows": n_rows, "repeats": min(chosen.repeats, 3)}
     n_kills = 2 if chosen.quick else KILLS
-    small = {"series": 200 if chosen.quick else KILLED_SERIES, "rows": 300}
+    small = {"series": 200 if chosen.quick else KILLED_SERIES, "rows": 300,
+             "model": "small"}  # fmt: skip
     wanted: list[Cell] = [
-        {"part": "cost", **size},
-        *({"part": "command", "spread": one, **size} for one in SPREADS),
-        {"part": "peer", **size},
+        *({"part": "cost", "model": one, **size} for one in MODELS),
+        *({"part": "command", "spread": one, "model": "published", **size}
+          for one in SPREADS),
+        *({"part": "peer", "model": one, **size} for one in MODELS),
         {"part": "kills", "spread": "1 process", "victim": "all", **small,
          "kills": n_kills},
         {"part": "kills", "spread": "2 processes", "victim": "a worker", **small,

@@ -81,7 +81,8 @@ class PeptideDenoiser:
     Attributes
     ----------
     is_place : Tensor of bool
-        For each spectrum, the places that a peptide of the mass may reach, see :func:`places_of`.
+        For each spectrum, the places that a peptide of the mass may reach, see
+        :func:`places_of`.
     """
 
     def __init__(self, network: PeptideNetwork, peaks: Peaks) -> None:

@@ -56,9 +56,10 @@ class PeptideSequencer(SequenceTraining, SequenceRefinement):
     Parameters
     ----------
     decoder : {"hybrid", "autoregressive", "nonautoregressive", "diffusion"}
-        Both decoders (the default), one of them alone, or the one of conditional masked diffusion
-        (LaViDa): it starts with all places hidden and shows those it is surest of, pass
-        by pass. Two stages, annealing, glancing and beams are not for it.
+        Both decoders (the default), one of them alone, or the one of conditional masked
+        diffusion (LaViDa): it starts with all places hidden and shows those it is
+        surest of, pass by pass. Two stages, annealing, glancing and beams are not for
+        it.
     modifications : list of str, optional
         Modifications beside the usual ones, as ``"Phospho@STY"``,
         ``"TMT6plex@N-term"`` or ``"+79.966331@S"``.
