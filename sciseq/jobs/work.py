@@ -25,7 +25,7 @@ class Work:
     Parameters
     ----------
     function : callable
-        ``function(shared, part)``, of :mod:`sciseq.jobs.tasks`.
+        ``function(shared, part)``, of ``sciseq.jobs.tasks``.
     shared : object
         The same for all parts: as a rule the model.
     parts : callable

@@ -48,7 +48,7 @@ def read_zarr(
     Returns
     -------
     pandas.DataFrame
-        As :func:`sciseq.data.table_files.read_table` returns.
+        With one column for each variable, over time or over (series, time).
 
     Raises
     ------
