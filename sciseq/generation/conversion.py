@@ -7,9 +7,9 @@ search may change around it.
 from collections.abc import Mapping
 from typing import Any, Self
 
-from sklearn.base import clone
 import numpy as np
 import torch
+from sklearn.base import clone
 from torch import Tensor
 
 from sciseq.errors import InputError

@@ -78,7 +78,9 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         "paper": None if method is None else method.paper,
         "is_fitted": any(key.endswith("_") for key in attributes),
         "parameters": _plain(parameters),
-        "learned": {key: _plain(attributes[key]) for key in _FACTS if key in attributes},
+        "learned": {
+            key: _plain(attributes[key]) for key in _FACTS if key in attributes
+        },
         "weights": {
             key: shape
             for member, found in shapes.items()
@@ -116,7 +118,8 @@ def as_text(found: Mapping[str, Any]) -> str:
         if found[section]:
             lines += ["", f"{section}:"]
             lines += [
-                f"  {_printable(name)} = {one!r}" for name, one in found[section].items()
+                f"  {_printable(name)} = {one!r}"
+                for name, one in found[section].items()
             ]
     n_values = sum(math.prod(shape) for shape in found["weights"].values())
     lines += ["", f"weights: {len(found['weights'])} arrays, {n_values:,} values"]

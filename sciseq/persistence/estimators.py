@@ -256,7 +256,7 @@ def _decode_estimator(
 
 def _is_search(value: Any) -> bool:
     """Tell whether a fit leaves a best estimator, as those of scikit-learn do."""
-    return {"estimator", "cv", "scoring"} <= value.get_params(deep=False).keys()
+    return {"estimator", "cv", "scoring"} <= set(value.get_params(deep=False))
 
 
 def _name_of(cls: type) -> str | None:

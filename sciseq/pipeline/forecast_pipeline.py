@@ -617,7 +617,7 @@ class ForecastPipeline(Pipeline):
         save(self, path, overwrite=overwrite)
 
     def _get_saved_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What fit has learnt; the fitted steps are parameters."""
+        """Return what fit has learnt; the fitted steps are parameters."""
         if not hasattr(self, "context_"):
             return {}, {}
         return {

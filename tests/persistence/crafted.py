@@ -1,4 +1,4 @@
-"""Damaged and crafted models for the tests: other bytes, with or without valid hashes."""
+"""Damaged and crafted models for the tests: other bytes, valid hashes or not."""
 
 import copy
 from pathlib import Path

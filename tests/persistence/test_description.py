@@ -1,4 +1,4 @@
-"""What ``describe`` tells of every kind, without torch, classes or trust in the file."""
+"""What ``describe`` tells of every kind, without torch, class or trust in the file."""
 
 import json
 import subprocess

@@ -30,8 +30,6 @@ from sciseq.generation.conversion import Converted
 from sciseq.model_selection import OptunaSearch, RollingOriginSplit, forecast_scorer
 from sciseq.persistence import load, save
 from sciseq.registry import METHODS, method_by_name, savable_estimators
-from sciseq.sequencing.candidate_features import FEATURES
-from sciseq.sequencing.reranking import Reranker
 
 LABELS = ["on", "off"] * 6
 
@@ -51,18 +49,23 @@ def contents(path: Path) -> dict[str, bytes]:
 def test_every_method_comes_back_with_the_same_answers(tmp_path, name):
     model = fitted(name)
     before = repr(model)
-    for file in ("model", "model.zip"):
-        model.save(tmp_path / file)
-        loaded = sciseq.load(tmp_path / file)
-        assert type(loaded) is type(model) and repr(loaded) == before
-        assert loaded.get_params().keys() == model.get_params().keys()
-        assert answers(loaded) == asked(name)
-        # The same model gives the same bytes, also by way of a file.
-        first = contents(tmp_path / file)
-        for again in (model, loaded):
-            again.save(tmp_path / file, overwrite=True)
-            assert contents(tmp_path / file) == first
+    loaded = saved_and_loaded(model, tmp_path)
+    assert type(loaded) is type(model) and repr(loaded) == before
+    assert loaded.get_params().keys() == model.get_params().keys()
+    assert answers(loaded) == asked(name)
     assert repr(model) == before
+
+
+def saved_and_loaded(model: Any, folder: Path) -> Any:
+    """Save in every way; the same model gives the same bytes, also from a file."""
+    for file in ("model", "model.zip"):
+        save(model, folder / file)
+        first = contents(folder / file)
+        save(model, folder / file, overwrite=True)
+        assert contents(folder / file) == first
+        save(load(folder / "model"), folder / file, overwrite=True)
+        assert contents(folder / file) == first
+    return load(folder / "model.zip")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,15 +109,6 @@ def calibrated() -> Any:
     return model.calibrate(data_for(model) * 8)
 
 
-def reranked() -> Any:
-    model = fit(unfitted("peptide-sequencer"))
-    rng = np.random.default_rng(0)
-    # The tiny network finds nothing right, of which a reranker could learn.
-    features = [rng.normal(size=(2, len(FEATURES))) for _ in range(20)]
-    model.reranker_ = Reranker.fit(features, [np.array([True, False])] * 20)
-    return model
-
-
 def method(name: str, **params: Any) -> Any:
     return fit(unfitted(name, **params))
 
@@ -133,8 +127,6 @@ STATES = {
     "pipeline": lambda: fit(pipeline()),
     "pipeline-of-arrays": lambda: pipeline().fit(data_for(pipeline()).to_numpy()),
     "sequencer-calibrated": calibrated,
-    "sequencer-reranked": reranked,
-    "sequencer-diffusion": lambda: method("peptide-sequencer", decoder="diffusion"),
     "forecasts-by-blocks": lambda: method(
         "generative", generator=unfitted("block-diffusion")
     ),
@@ -158,14 +150,9 @@ STATES = {
 def test_other_states_come_back(tmp_path, state):
     model = STATES[state]()
     expected = answers(model)
-    for file in ("model", "model.zip"):
-        save(model, tmp_path / file)
-        loaded = load(tmp_path / file)
-        assert repr(loaded) == repr(model)
-        assert answers(loaded) == expected
-        first = contents(tmp_path / file)
-        save(loaded, tmp_path / file, overwrite=True)
-        assert contents(tmp_path / file) == first
+    loaded = saved_and_loaded(model, tmp_path)
+    assert repr(loaded) == repr(model)
+    assert answers(loaded) == expected
 
 
 @pytest.mark.parametrize(
@@ -201,6 +188,8 @@ def test_conditions_and_what_a_conversion_starts_from(tmp_path, name):
 
 # --------------------------------------------------------------------- a new process
 
+FOREIGN = {"joblib", "lxml", "pandas", "pyteomics", "scipy", "sklearn", "statsmodels"}
+
 # Each model is loaded in a process of its own, in which nobody asked for its class.
 FRESH = """
 import contextlib, importlib, json, os, sys
@@ -209,11 +198,11 @@ from sciseq.persistence import load, save
 from sciseq.registry import method_by_name
 import tiny_kinds
 
-folder, *foreign = sys.argv[1:]
+folder, names, *foreign = sys.argv[1:]
 for module in foreign:  # once, and not in every process
     with contextlib.suppress(ImportError):
         importlib.import_module(module)
-for name in tiny_kinds.NAMES:
+for name in names.split():
     child = os.fork()
     if child:
         assert os.waitpid(child, 0)[1] == 0, name
@@ -233,20 +222,26 @@ for name in tiny_kinds.NAMES:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
-def test_every_method_loads_where_its_class_was_never_imported(tmp_path):
-    for name in NAMES:
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(["block-diffusion", "markov-chain"], id="some"),
+        pytest.param(NAMES, id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_methods_load_where_their_class_was_never_imported(tmp_path, names):
+    for name in names:
         fitted(name).save(tmp_path / name)
-    packages = ("joblib", "pandas", "scipy", "sklearn", "statsmodels")
-    foreign = [one for one in sys.modules if one.partition(".")[0] in packages]
+    foreign = [one for one in sys.modules if one.partition(".")[0] in FOREIGN]
     done = subprocess.run(
-        [sys.executable, "-c", FRESH, str(tmp_path), *foreign],
+        [sys.executable, "-c", FRESH, str(tmp_path), " ".join(names), *foreign],
         capture_output=True,
         text=True,
         check=False,
         env=environment(),
     )
     assert done.returncode == 0, done.stderr
-    for name in NAMES:
+    for name in names:
         found = json.loads((tmp_path / f"{name}.json").read_text())
         assert found == json.loads(json.dumps(asked(name))), name
         # Nor do the bytes depend on the process and its hashes.
@@ -335,9 +330,7 @@ REFUSED = {
     "stream-inside": (
         lambda: unfitted(
             "generative",
-            generator=unfitted(
-                "autoregressive", random_state=np.random.RandomState(0)
-            ),
+            generator=unfitted("autoregressive", random_state=np.random.RandomState(0)),
         ),
         "RandomState",
         "parameters.generator.parameters.random_state",
