@@ -348,6 +348,18 @@ METHODS: tuple[Method, ...] = (
 )
 
 
+# Estimators that are saved like methods and are none: their names in saved files, which
+# never change, and "module:Class".
+OTHER_ESTIMATORS: dict[str, str] = {
+    "forecast-pipeline": "sciseq.pipeline.forecast_pipeline:ForecastPipeline",
+}
+
+
+def savable_estimators() -> dict[str, str]:
+    """Return "module:Class" of everything that can be saved, by its name in files."""
+    return {method.name: method.target for method in METHODS} | OTHER_ESTIMATORS
+
+
 def method_by_name(name: str) -> Method | None:
     """Return the method registered under ``name``, or None."""
     return next((method for method in METHODS if method.name == name), None)

@@ -283,16 +283,12 @@ class TorchEstimator(SequenceEstimator):
         super()._set_saved_state(attributes, {})
         if not weights:
             return
-        from sciseq.persistence import check_weights
-
+        self._check_saved_weights(weights)
         # Every number is about to be overwritten, so any generator will do.
         network = build_network(self._make_network, generator_for(0, "weights"))
         if self.precision == "float64":
             network = network.double()
         own = network.state_dict()
-        check_weights(
-            {name: tuple(tensor.shape) for name, tensor in own.items()}, weights
-        )
         network.load_state_dict(
             {
                 name: torch.from_numpy(np.array(weights[name])).to(tensor.dtype)
@@ -300,6 +296,22 @@ class TorchEstimator(SequenceEstimator):
             }
         )
         self.network_ = network.eval()
+
+    def _check_saved_weights(self, weights: Mapping[str, Any]) -> None:
+        """Compare names and shapes with the network, before it has any memory."""
+        from sciseq.persistence import check_weights
+
+        n_layers = getattr(self, "n_layers", 0)
+        try:
+            # A layer without an array is none; a crafted number would build forever.
+            if n_layers > len(weights):
+                raise ValueError(f"{len(weights)} arrays for n_layers={n_layers!r}")
+            with torch.device("meta"):
+                own = self._make_network().state_dict()
+        except (ArithmeticError, AssertionError, RuntimeError) as error:
+            # A size that torch cannot count; errors of other kinds are told by load.
+            raise ValueError(f"there is no such network: {error}") from error
+        check_weights({name: tuple(one.shape) for name, one in own.items()}, weights)
 
 
 def _items(batches: tuple[Batches, Batches | None]) -> int:

@@ -445,7 +445,7 @@ class BaseForecaster(Predicting, SequenceEstimator, metaclass=ABCMeta):
         if "target_positions_" in attributes:
             # Files of older versions know neither covariates nor weights.
             none = np.array([], dtype=np.int64)
-            attributes = {
+            later = {
                 "input_positions_": np.arange(attributes["n_features_in_"]),
                 "future_positions_": none,
                 "static_positions_": none,
@@ -453,8 +453,10 @@ class BaseForecaster(Predicting, SequenceEstimator, metaclass=ABCMeta):
                 "future_calendar_": (),
                 "series_scaler_": None,
                 "series_ids_": (),
-                **attributes,
             }
+            # In the order of the file, so that it is saved again as the same bytes.
+            missing = {key: one for key, one in later.items() if key not in attributes}
+            attributes = {**attributes, **missing}
         super()._set_saved_state(attributes, weights)
 
     def __sklearn_tags__(self) -> Any:

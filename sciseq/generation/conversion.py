@@ -7,6 +7,8 @@ search may change around it.
 from collections.abc import Mapping
 from typing import Any, Self
 
+import numpy as np
+import torch
 from sklearn.base import clone
 from torch import Tensor
 
@@ -17,6 +19,8 @@ from sciseq.generation.conditions import ConditionCoding
 
 __all__ = ["Converted"]
 
+# Before the names of the weights that a saved estimator starts from.
+_BASE = "base/"
 _SIZES = ("d_model", "d_ff", "n_layers", "n_heads", "max_length", "precision")
 
 
@@ -83,3 +87,35 @@ class Converted(SequenceGenerator):
             return super()._initial_weights()
         weights: Mapping[str, Tensor] = self._base[2]
         return weights
+
+    # ------------------------------------------------------------------ saving
+
+    def _get_saved_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        attributes, weights = super()._get_saved_state()
+        if hasattr(self, "_base"):
+            alphabet, coding, base = self._base
+            attributes["base"] = {
+                "alphabet": alphabet.to_dict(),
+                "condition_coding": None if coding is None else coding.to_dict(),
+            }
+            weights |= {_BASE + name: one.numpy() for name, one in base.items()}
+        return attributes, weights
+
+    def _set_saved_state(
+        self, attributes: Mapping[str, Any], weights: Mapping[str, Any]
+    ) -> None:
+        own, learnt, base = dict(attributes), dict[str, Any](), dict[str, Tensor]()
+        for name, one in weights.items():
+            if name.startswith(_BASE):
+                base[name.removeprefix(_BASE)] = torch.from_numpy(np.array(one))
+            else:
+                learnt[name] = one
+        codes = own.pop("base", None)
+        super()._set_saved_state(own, learnt)
+        if codes is not None:
+            coding = codes["condition_coding"]
+            self._base = (
+                self.alphabet_type.from_dict(codes["alphabet"]),
+                None if coding is None else ConditionCoding.from_dict(coding),
+                base,
+            )

@@ -349,8 +349,9 @@ class MarkovChain(SequenceEstimator):
 
     def _get_saved_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         attributes, weights = super()._get_saved_state()
-        levels = [tuple(level) for level in self.counts_.levels]
-        return {**attributes, "counts_": levels}, weights
+        if "counts_" in attributes:
+            attributes["counts_"] = [tuple(one) for one in self.counts_.levels]
+        return attributes, weights
 
     def _set_saved_state(
         self, attributes: Mapping[str, Any], weights: Mapping[str, Any]

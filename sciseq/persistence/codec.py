@@ -47,6 +47,7 @@ _MODULES = {
     "numpy": "sciseq.persistence.numpy_codec",
     "pandas": "sciseq.persistence.pandas_codec",
     "sklearn": "sciseq.persistence.sklearn_codec",
+    "torch": "sciseq.persistence.torch_codec",
 }
 
 ObjectEncoder = Callable[["Encoder", Any, str], Any]

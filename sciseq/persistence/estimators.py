@@ -24,7 +24,7 @@ from sciseq.persistence.manifest import (
     member_name,
     render_manifest,
 )
-from sciseq.persistence.nodes import TAG, exact, refuse_type, take
+from sciseq.persistence.nodes import TAG, exact, refuse_cache, refuse_type, take
 from sciseq.persistence.reading import read_manifest_of, read_model
 from sciseq.persistence.tensors import DAMAGE_HINT, read_tensors
 from sciseq.persistence.writing import write_folder, write_zip
@@ -191,8 +191,8 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _encode_estimator(encoder: Encoder, value: Any, path: str) -> Any:
-    method = _method_of(type(value))
-    if method is None:
+    saved_name = _name_of(type(value))
+    if saved_name is None:
         if not hasattr(value, "get_params"):
             refuse_type(value, path)
         kind = type(value)
@@ -200,19 +200,20 @@ def _encode_estimator(encoder: Encoder, value: Any, path: str) -> Any:
             f"cannot save {kind.__module__}.{kind.__qualname__}: it is not one of the "
             "estimators that sciseq registers",
             where=path or "estimator",
-            hint="joblib.dump(estimator, path) keeps it, at your own risk: "
+            hint=("Save its best_estimator_. " if _is_search(value) else "")
+            + "joblib.dump(estimator, path) keeps it, at your own risk: "
             "joblib.load runs code from the file, so load only files that you trust.",
         )
-    attributes, weights = value._get_saved_state()
     prefix = f"{path}." if path else ""
+    parameters = value.get_params(deep=False)
+    refuse_cache(parameters, CapabilityError, f"{prefix}parameters")
+    attributes, weights = value._get_saved_state()
     if weights and "torch" in sys.modules:
         encoder.packages.add("torch")
     return {
         TAG: "estimator",
-        "name": method.name,
-        "parameters": encoder.encode(
-            value.get_params(deep=False), f"{prefix}parameters"
-        ),
+        "name": saved_name,
+        "parameters": encoder.encode(parameters, f"{prefix}parameters"),
         "attributes": encoder.encode(attributes, f"{prefix}attributes"),
         "weights": {
             name: encoder.add_weight(
@@ -231,6 +232,7 @@ def _decode_estimator(
     )
     cls = _class_named(name, path, writer)
     parameters = exact(decoder.decode(parameters, f"{path}.parameters"), dict, path)
+    refuse_cache(parameters, CheckpointError, f"{path}.parameters")
     attributes = exact(decoder.decode(attributes, f"{path}.attributes"), dict, path)
     weights = {
         key: decoder.take_weight(exact(reference, str, path), f"{path}.weights.{key}")
@@ -252,20 +254,24 @@ def _decode_estimator(
     return estimator
 
 
-def _method_of(cls: type) -> registry.Method | None:
-    """Find the registered method whose class is exactly ``cls``."""
-    for method in registry.METHODS:
-        if method.class_name == cls.__name__ and _class_of(method) is cls:
-            return method
+def _is_search(value: Any) -> bool:
+    """Tell whether a fit leaves a best estimator, as those of scikit-learn do."""
+    return {"estimator", "cv", "scoring"} <= set(value.get_params(deep=False))
+
+
+def _name_of(cls: type) -> str | None:
+    """Find the registered name of exactly the class ``cls``."""
+    for name, target in registry.savable_estimators().items():
+        if target.partition(":")[2] == cls.__name__ and _class_of(target) is cls:
+            return name
     return None
 
 
 def _class_named(name: str, path: str, writer: str) -> Any:
-    method = registry.method_by_name(name)
-    if method is None:
+    known = registry.savable_estimators()
+    if name not in known:
         from sciseq import __version__
 
-        known = [method.name for method in registry.METHODS]
         raise CheckpointError(
             f"the model is a {name!r}, written by sciseq {writer}; this is sciseq "
             f"{__version__}, which knows no such method",
@@ -273,11 +279,12 @@ def _class_named(name: str, path: str, writer: str) -> Any:
             hint="Upgrade with `pip install --upgrade sciseq`. "
             + nearest_name(name, known),
         )
-    return _class_of(method)
+    return _class_of(known[name])
 
 
-def _class_of(method: registry.Method) -> Any:
-    return getattr(importlib.import_module(method.module_name), method.class_name)
+def _class_of(target: str) -> Any:
+    module_name, _, class_name = target.partition(":")
+    return getattr(importlib.import_module(module_name), class_name)
 
 
 def _versions(encoder: Encoder) -> dict[str, str]:

@@ -4,9 +4,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from sciseq.errors import CapabilityError, CheckpointError
+from sciseq.errors import CapabilityError, CheckpointError, SciSeqError
 
-__all__ = ["TAG", "exact", "refuse_type", "take"]
+__all__ = ["TAG", "exact", "refuse_cache", "refuse_type", "take"]
 
 # The key that tells a tagged object from a plain dict.
 TAG = "$"
@@ -47,6 +47,18 @@ def refuse_type(value: Any, path: str) -> NoReturn:
         "numbers, dates or text, and pandas indexes: convert the value to one of "
         "these.",
     )
+
+
+def refuse_cache(
+    parameters: dict[str, Any], error: type[SciSeqError], path: str
+) -> None:
+    """Refuse the cache of a pipeline: it holds pickles, which the next fit opens."""
+    if parameters.get("memory") is not None:
+        raise error(
+            "a pipeline with a cache is not saved: a loaded one would read it",
+            where=f"{path}.memory",
+            hint="Set memory=None.",
+        )
 
 
 def exact(value: Any, kind: type, path: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sciseq.errors import CapabilityError, CheckpointError
 from sciseq.persistence.codec import Decoder, Encoder
-from sciseq.persistence.nodes import TAG, exact, take
+from sciseq.persistence.nodes import TAG, exact, refuse_cache, take
 
 __all__ = ["DECODERS", "SAVABLE_ESTIMATORS", "encode"]
 
@@ -45,12 +45,7 @@ def encode(encoder: Encoder, value: Any, path: str) -> Any:
     if name not in SAVABLE_ESTIMATORS or type(value) is not _class_of(name):
         return encoder.encode_object(value, path)
     parameters = value.get_params(deep=False)
-    if parameters.get("memory") is not None:
-        raise CapabilityError(
-            "cannot save a Pipeline with a cache: a loaded one would read it",
-            where=f"{path}.memory",
-            hint="Set memory=None.",
-        )
+    refuse_cache(parameters, CapabilityError, path)
     attributes = {
         key: item
         for key, item in vars(value).items()
@@ -72,9 +67,7 @@ def _decode_estimator(decoder: Decoder, node: dict[str, Any], path: str) -> Any:
         raise CheckpointError(f"unknown estimator {name!r}", where=path)
     parameters = exact(decoder.decode(parameters, f"{path}.parameters"), dict, path)
     attributes = exact(decoder.decode(attributes, f"{path}.attributes"), dict, path)
-    if parameters.get("memory") is not None:
-        # A cache holds pickles, which the next fit would open.
-        raise CheckpointError("a Pipeline names a cache", where=path)
+    refuse_cache(parameters, CheckpointError, path)
     estimator = _class_of(name)(**parameters)
     for key, item in attributes.items():
         if not _is_attribute(key) or hasattr(type(estimator), key):

@@ -88,6 +88,34 @@ def read_tensors(data: bytes, where: str) -> dict[str, npt.NDArray[Any]]:
     CheckpointError
         When the header claims anything that the bytes do not hold.
     """
+    _checked_header(data, where)
+    try:
+        return safetensors_numpy.load(data)
+    except SafetensorError as error:
+        raise _refuse(f"the library refuses it: {error}", where) from error
+
+
+def read_shapes(data: bytes, where: str) -> dict[str, list[int]]:
+    """Check the header of safetensors bytes, and return the shapes that it gives.
+
+    Raises
+    ------
+    CheckpointError
+        As :func:`read_tensors`.
+
+    Examples
+    --------
+    >>> table = TensorTable()
+    >>> table.add("mean", np.zeros((2, 3)))
+    'mean'
+    >>> read_shapes(table.to_bytes(), "state")
+    {'mean': [2, 3]}
+    """
+    header = _checked_header(data, where)
+    return {name: list(entry["shape"]) for name, entry in header.items()}
+
+
+def _checked_header(data: bytes, where: str) -> dict[str, Any]:
     header, start = _read_header(data, where)
     n_bytes = len(data) - start
     spans = sorted(
@@ -101,10 +129,7 @@ def read_tensors(data: bytes, where: str) -> dict[str, npt.NDArray[Any]]:
         position = end
     if position != n_bytes:
         raise _refuse(f"{n_bytes - position} data bytes belong to no tensor", where)
-    try:
-        return safetensors_numpy.load(data)
-    except SafetensorError as error:
-        raise _refuse(f"the library refuses it: {error}", where) from error
+    return header
 
 
 def _read_header(data: bytes, where: str) -> tuple[dict[str, Any], int]:

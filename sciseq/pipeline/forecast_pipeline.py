@@ -4,8 +4,9 @@ Axis legend: n windows or series, R rows, H horizon, C columns of the data, C' c
 after the steps, T targets.
 """
 
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Self
 
@@ -590,6 +591,55 @@ class ForecastPipeline(Pipeline):
             )
             shape = (*ahead.shape, len(targets))
             yield first, rows[ahead][..., targets], restored.reshape(shape)
+
+    # ----------------------------------------------------------------- saving
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Save the pipeline without pickle, to be read by :func:`sciseq.load`.
+
+        Parameters
+        ----------
+        path : path-like
+            A folder, or a single file when the name ends in ``.zip`` or ``.sciseq``.
+        overwrite : bool, default=False
+            Replace a model that is already there.
+
+        Raises
+        ------
+        CapabilityError
+            For a step that is not one of those that :func:`sciseq.persistence.save`
+            knows, as scalers of scikit-learn, and for ``memory``.
+        InputError
+            When the path exists and ``overwrite`` is False.
+        """
+        from sciseq.persistence import save
+
+        save(self, path, overwrite=overwrite)
+
+    def _get_saved_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what fit has learnt; the fitted steps are parameters."""
+        if not hasattr(self, "context_"):
+            return {}, {}
+        return {
+            "n_columns": self._n_columns,
+            "columns_": self.columns_,
+            "chain_columns": self._chain.columns,
+            "is_column_wise_": self.is_column_wise_,
+            "context_": self.context_,
+        }, {}
+
+    def _set_saved_state(
+        self, attributes: Mapping[str, Any], weights: Mapping[str, Any]
+    ) -> None:
+        self._n_columns = attributes["n_columns"]
+        self.columns_ = attributes["columns_"]
+        self._chain = StepChain(
+            tuple(self._transformers()), attributes["chain_columns"]
+        )
+        if len(self._chain.columns) != len(self._chain.steps) + 1:
+            raise ValueError("the labels of the columns do not fit the steps")
+        self.is_column_wise_ = attributes["is_column_wise_"]
+        self.context_ = attributes["context_"]
 
     def __sklearn_is_fitted__(self) -> bool:
         # The transformers of a pipeline, pipe[:-1], are as fitted as they are.

@@ -310,6 +310,12 @@ class PeptideSequencer(SequenceTraining, SequenceRefinement):
                 f"d_model={self.d_model!r} must be a multiple of 8 and of "
                 f"n_heads={self.n_heads!r}"
             )
+        elif self.d_model < 16 and self.decoder in ("autoregressive", "hybrid"):
+            # A quarter of it tells the mass before a residue, in waves.
+            problems.append(
+                f"d_model={self.d_model!r} must be at least 16 with "
+                f"decoder={self.decoder!r}"
+            )
         if self.minimum_mz >= self.maximum_mz:
             problems.append(
                 f"minimum_mz={self.minimum_mz!r} must be below "

@@ -2,19 +2,25 @@
 
     python tests/artefacts/write_artefacts.py
 
-Each folder ``<sciseq version>-<name>`` holds a saved model, the rows it was fitted on
-and the forecasts it made. What is already there is never written again.
+Each folder ``<sciseq version>-<name>`` holds a saved model and the forecasts it made
+(``forecast.csv``) or what else it answered (``answers.json``, see ``questions.py``).
+What is already there is never written again.
 """
 
+import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from questions import DOCUMENTS, HISTORIES, WORDS, ask
 from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
 
 import sciseq
+from sciseq.testing.spectra import spectra
 
 HERE = Path(__file__).parent
 
@@ -115,21 +121,97 @@ MODELS: dict[str, tuple[Any, Any]] = {
 }
 
 
+# In float64, so that no rounding of another machine draws another token.
+TINY: dict[str, Any] = {
+    "d_model": 8,
+    "d_ff": 8,
+    "n_layers": 1,
+    "n_heads": 2,
+    "max_epochs": 1,
+    "batch_size": 8,
+    "precision": "float64",
+    "random_state": 0,
+    "device": "cpu",
+}
+RECURRENCE = {key: one for key, one in TINY.items() if key != "n_heads"}
+LABELS = ["on", "off"] * 6
+
+MODELS |= {
+    "generative-frame": (
+        sciseq.GenerativeForecaster(
+            generator=sciseq.AutoregressiveSequence(**TINY),
+            n_bins=6,
+            n_samples=5,
+            lookback=8,
+            horizon=4,
+            random_state=0,
+        ),
+        rows(),
+    ),
+    "pipeline-frame": (
+        sciseq.ForecastPipeline(
+            [
+                ("scale", StandardScaler()),
+                ("forecast", sciseq.LinearForecaster(lookback=12, horizon=4)),
+            ]
+        ),
+        rows(),
+    ),
+}
+
+# Model, and what fit is given.
+OTHERS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "autoregressive-labels": (
+        sciseq.AutoregressiveSequence(**TINY),
+        (WORDS, LABELS),
+    ),
+    "block-diffusion": (sciseq.BlockDiffusionSequence(**TINY, n_steps=2), (WORDS,)),
+    "prefix-state-space": (sciseq.PrefixStateSpace(**RECURRENCE), (WORDS,)),
+    "markov-chain.zip": (sciseq.MarkovChain(2), (WORDS,)),
+    "bert4rec": (sciseq.ClozeRecommender(**TINY), (HISTORIES,)),
+    "transition-recommender": (sciseq.TransitionRecommender(), (HISTORIES,)),
+    "document-summarizer": (
+        sciseq.DocumentSummarizer(max_sentences=1),
+        (DOCUMENTS,),
+    ),
+    "peptide-sequencer": (
+        sciseq.PeptideSequencer(
+            **TINY, decoder="nonautoregressive", n_peaks=20, most_residues=12
+        ),
+        (spectra(),),
+    ),
+}
+
+
 def as_frame(forecast: Any) -> pd.DataFrame:
     """Forecast as a table, whatever its container."""
     return forecast if isinstance(forecast, pd.DataFrame) else forecast.to_dataframe()
 
 
+def new_folder(name: str) -> Path | None:
+    """Make the folder of a model; None where it is already."""
+    folder = HERE / f"{sciseq.__version__}-{name.partition('.')[0]}"
+    if folder.exists():
+        return None
+    folder.mkdir()
+    sys.stdout.write(f"writing {folder.name}\n")
+    return folder
+
+
 def main() -> int:
     """Fit, save and forecast."""
+    warnings.simplefilter("ignore")
     for name, (model, data) in MODELS.items():
-        folder = HERE / f"{sciseq.__version__}-{name.partition('.')[0]}"
-        if folder.exists():
+        if (folder := new_folder(name)) is None:
             continue
-        folder.mkdir()
         model.fit(data).save(folder / name)
         as_frame(model.predict()).to_csv(folder / "forecast.csv", float_format="%.17g")
-        sys.stdout.write(f"wrote {folder}\n")
+    for name, (model, given) in OTHERS.items():
+        if (folder := new_folder(name)) is None:
+            continue
+        model.fit(*given).save(folder / name)
+        text = json.dumps(ask(model), indent=1)
+        (folder / "answers.json").write_text(f"{text}\n", encoding="utf-8")
     return 0
 
 

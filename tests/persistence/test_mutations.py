@@ -9,14 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from crafted import junk_in, mutants, replace_member
 
 from sciseq.errors import SciSeqError
-from sciseq.files import sha256_of
 from sciseq.persistence import load, manifest
 from sciseq.persistence.tensors import TensorTable
-
-N_PARTS = 64
-N_FLIPS = 200
 
 
 def outcome(path: Path, model: Any, same: Any) -> str:
@@ -28,21 +25,6 @@ def outcome(path: Path, model: Any, same: Any) -> str:
         return "refused"
     assert same(result, model), "loaded with other content"
     return "equal"
-
-
-def mutants(content: bytes, seed: int) -> dict[str, bytes]:
-    rng = np.random.default_rng(seed)
-    cuts = {
-        f"cut {part}/{N_PARTS}": content[: len(content) * part // N_PARTS]
-        for part in range(N_PARTS)
-    }
-    flips = {}
-    for place in rng.integers(len(content), size=N_FLIPS):
-        changed = bytearray(content)
-        changed[place] ^= int(rng.integers(1, 256))
-        flips[f"flip at {place}"] = bytes(changed)
-    longer = {"longer": content + b"\0", "twice": content * 2}
-    return {**cuts, **flips, **longer}
 
 
 @pytest.mark.parametrize("kind", ["manifest", "state", "weights"])
@@ -76,19 +58,6 @@ def test_bad_25_directory_of_an_archive_byte_by_byte(saved_zip, fitted, same):
         outcome(saved_zip, fitted(), same)
 
 
-def replace_member(folder: Path, kind: str, content: bytes) -> None:
-    """Put other bytes in place of a member, with a valid hash everywhere."""
-    (old,) = folder.glob(f"{kind}-*")
-    tree = manifest.parse_manifest((folder / "manifest.json").read_bytes(), "x")
-    digest = sha256_of(content)
-    name = manifest.member_name(kind, digest)
-    del tree["members"][old.name]
-    tree["members"][name] = {"sha256": digest, "bytes": len(content)}
-    old.unlink()
-    (folder / name).write_bytes(content)
-    (folder / "manifest.json").write_bytes(manifest.render_manifest(tree))
-
-
 def test_bad_26_crafted_members_with_valid_hashes(saved, fitted, same, tmp_path):
     """Here the hash does not help: only the checks of the header do."""
     (path,) = saved.glob("state-*")
@@ -117,48 +86,14 @@ def test_bad_26_crafted_members_with_valid_hashes(saved, fitted, same, tmp_path)
         shutil.rmtree(folder)
 
 
-def places(tree: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a JSON tree."""
-    found = [at]
-    items: Any = ()
-    if isinstance(tree, dict):
-        items = tree.items()
-    elif isinstance(tree, list):
-        items = enumerate(tree)
-    for key, item in items:
-        found += places(item, (*at, key))
-    return found
-
-
-JUNK = [
-    *(None, True, -1, 0, 2**62, 1e308, "", "C", "$", "ns", "datetime64[ns]", [], {}),
-    *([[]], [1, 2], {"$": "tuple"}, {"$": "pandas.nat"}, "toy", "float64", "1"),
-    {"$": "tuple", "items": []},
-    {"$": "numpy.scalar", "dtype": "int64", "value": 1},
-]
-
-
 def test_bad_28_crafted_manifests_with_valid_hashes(saved, tmp_path):
     """Random values in any place of the description: loaded, or refused cleanly."""
     path = saved / "manifest.json"
     tree = manifest.parse_manifest(path.read_bytes(), "x")
     rng = np.random.default_rng(4)
-    everywhere = [at for at in places(tree["estimator"]) if at]
     refused = 0
     for _ in range(1500):
-        changed = copy.deepcopy(tree)
-        *front, last = everywhere[rng.integers(len(everywhere))]
-        node = changed["estimator"]
-        for key in front:
-            node = node[key]
-        junk = copy.deepcopy(JUNK[rng.integers(len(JUNK))])
-        match rng.integers(3):
-            case 0:
-                node[last] = junk
-            case 1 if isinstance(node, dict):
-                node[str(last) + "x"] = node.pop(last)
-            case _:
-                del node[last]
+        changed = {**tree, "estimator": junk_in(tree["estimator"], rng)}
         path.write_bytes(manifest.render_manifest(changed))
         try:
             load(saved)
