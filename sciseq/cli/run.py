@@ -92,11 +92,12 @@ def _run_dates(
         log.as_json = json_log or job["log"]["format"] == "json"
         for date in dates_of(*dates):
             code = run_job(job, date, log=log, **options).exit_code
-            worst = worst or code
+            worst = max(worst, code)  # a gate (4) says more than a series (3)
     except (Exception, KeyboardInterrupt) as error:
         code = exit_code_of(error)
         if code == 1 or context.obj:
             # A fault of ours: the boundary tells it as it does for all commands.
+            log.fault(error)
             with reported(debug=context.obj):
                 raise
         message = "interrupted" if code == INTERRUPTED else str(error)

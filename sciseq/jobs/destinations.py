@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from sciseq.data.table_files import TABLE_SUFFIXES, write_table
-from sciseq.errors import FileFormatError, nearest_name
+from sciseq.errors import FileFormatError, InputError, nearest_name
 from sciseq.files import remove_leftovers, temporary_path
 from sciseq.jobs.exit_codes import TemporaryError
 from sciseq.jobs.frames import flat
@@ -64,11 +64,23 @@ class Destination:
             When it cannot be written now.
         FileFormatError
             For an unknown suffix.
+        InputError
+            When it is the source itself.
         """
         if self.path is None:
             self.holds("", self.places["run_id"])  # can it be reached?
             return
         _check_suffix(self.job.task, self.path)
+        source = self.job["source"]["path"]
+        if (
+            source is not None
+            and self.job.path(source).resolve() == self.path.resolve()
+        ):
+            raise InputError(
+                f"{self.path.name} is the source: it would be replaced",
+                where="destination.path",
+                hint="Write to another file.",
+            )
         folder = self.path.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             state = "is not writable" if folder.is_dir() else "is not there"

@@ -19,7 +19,7 @@ from sciseq.jobs.realised_errors import (
     in_microseconds,
 )
 
-__all__ = ["update_errors"]
+__all__ = ["read_errors", "update_errors"]
 
 MOST_ROWS = 3_000_000
 # The order of the rows in the file; together these columns name a row.
@@ -81,7 +81,7 @@ def update_errors(
     (True, 1)
     """
     check_columns(new, "new")
-    old = _read_errors(Path(path))
+    old = read_errors(Path(path))
     if new.empty:  # it may not know what its times are
         return new[list(ERROR_COLUMNS)] if old is None else old
     parts = [in_microseconds(new[list(ERROR_COLUMNS)])]
@@ -116,7 +116,14 @@ def _latest_runs(parts: list[pd.DataFrame], most_rows: int) -> pd.DataFrame:
     return pd.concat(kept, ignore_index=True)
 
 
-def _read_errors(path: Path) -> pd.DataFrame | None:
+def read_errors(path: Path) -> pd.DataFrame | None:
+    """Return the table of realised errors, None when there is none yet.
+
+    Raises
+    ------
+    FileFormatError
+        When the file is no such table.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

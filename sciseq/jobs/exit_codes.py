@@ -30,6 +30,8 @@ _TEMPORARY = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO,
     errno.EFBIG, errno.ENOENT, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT,
 }  # fmt: skip
+# A file where a folder should be, or the other way round: a person must mend it.
+_REFUSED = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 class LockedError(SciSeqError):
@@ -60,4 +62,6 @@ def exit_code_of(error: BaseException) -> int:
         return REFUSED
     if isinstance(error, OSError) and error.errno in _TEMPORARY:
         return TEMPORARY
+    if isinstance(error, OSError) and error.errno in _REFUSED:
+        return REFUSED
     return FAULT

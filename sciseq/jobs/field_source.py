@@ -16,6 +16,7 @@ import pandas as pd
 from sciseq.data.xarray_tables import time_dimension
 from sciseq.errors import FileFormatError, InputError, nearest_name
 from sciseq.jobs.field_parts import FieldPart, field_parts, join_field
+from sciseq.jobs.logical_dates import logical_date
 
 __all__ = ["FieldHistory", "open_field"]
 
@@ -99,7 +100,7 @@ def open_field(path: Path, name: str, as_of: Any) -> FieldHistory:
     name : str
         The variable.
     as_of : pandas.Timestamp or str, optional
-        Times before it are used; by default all.
+        Times before it are used. By default one step after the last time.
 
     Raises
     ------
@@ -135,7 +136,7 @@ def open_field(path: Path, name: str, as_of: Any) -> FieldHistory:
     times = field.indexes.get(time)
     if not isinstance(times, pd.DatetimeIndex):
         raise InputError(f"{time!r} of {name!r} holds no dates", where="source.field")
-    date = times.max() + pd.Timedelta(1, "s") if as_of is None else pd.Timestamp(as_of)
+    date = logical_date(times, times, as_of)
     known = field.isel({time: times < date})
     if not known.sizes[time]:
         raise InputError(

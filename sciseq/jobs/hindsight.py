@@ -5,13 +5,16 @@ from typing import Any
 
 import pandas as pd
 
+from sciseq.errors import SciSeqError
 from sciseq.jobs.drift import drift_of, realised_errors, update_errors
+from sciseq.jobs.error_table import read_errors
+from sciseq.jobs.logbook import Logbook
 from sciseq.jobs.state import JobState, moment
 
 __all__ = ["drift_since", "realised_until"]
 
 
-def realised_until(state: JobState, frame: Any, as_of: Any) -> Any:
+def realised_until(state: JobState, frame: Any, as_of: Any, log: Logbook) -> Any:
     """Store the errors that have become known, and return those known by a date.
 
     Parameters
@@ -23,23 +26,25 @@ def realised_until(state: JobState, frame: Any, as_of: Any) -> Any:
     as_of : pandas.Timestamp or int
         Logical date. Later runs, and what came true later, do not count, so that a
         date which is filled in is judged as it would have been then.
+    log : Logbook
+        Told of forecasts that cannot be compared any more.
 
     Returns
     -------
     pandas.DataFrame or None
         None before the first forecast has come true.
     """
-    new = _new_errors(state, frame, as_of)
+    new = _new_errors(state, frame, as_of, log)
     if new:
         errors = update_errors(state.errors_file, pd.concat(new))
-    elif state.errors_file.exists():
-        errors = pd.read_parquet(state.errors_file)
     else:
-        return None
+        errors = read_errors(state.errors_file)
+        if errors is None:
+            return None
     return errors[(errors["time"] < as_of) & (errors["as_of"] < as_of)]
 
 
-def _new_errors(state: JobState, frame: Any, as_of: Any) -> list[Any]:
+def _new_errors(state: JobState, frame: Any, as_of: Any, log: Logbook) -> list[Any]:
     """Return the errors of forecasts that have come true since the run before."""
     before = [
         one
@@ -48,16 +53,24 @@ def _new_errors(state: JobState, frame: Any, as_of: Any) -> list[Any]:
     ]
     # What had come true by then, that run has seen.
     seen = moment(before[-1]["as_of"]) if before else None
-    return [
-        realised_errors(
-            pd.read_parquet(state.run(one["run_id"]).output),
-            frame,
-            as_of=moment(one["as_of"]),
-            run_id=one["run_id"],
-        )
-        for one in before
-        if moment(one["ends"]) >= seen
-    ]
+    found = []
+    for one in before:
+        if moment(one["ends"]) < seen:
+            continue
+        run = state.run(one["run_id"])
+        date = moment(one["as_of"])
+        if not run.has_output(one):
+            log.warning("the kept forecast is lost or damaged", run_id=run.path.name)
+            continue
+        forecast = pd.read_parquet(run.output)
+        try:
+            new = realised_errors(forecast, frame, as_of=date, run_id=run.path.name)
+        except SciSeqError as error:  # the source has other columns by now
+            log.warning("a forecast cannot be compared", run_id=run.path.name,
+                        error=str(error))  # fmt: skip
+            continue
+        found.append(new)
+    return found
 
 
 def drift_since(

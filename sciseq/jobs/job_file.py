@@ -165,7 +165,8 @@ class Job:
         """Hash of all that determines results; not of how the work is spread."""
         free = ("work", "log", "keep")
         content = {key: one for key, one in self.sections.items() if key not in free}
-        text = json.dumps([self.name, self.task, content], sort_keys=True)
+        # Dates of TOML are told by their text.
+        text = json.dumps([self.name, self.task, content], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def path(self, text: str) -> Path:
@@ -191,7 +192,7 @@ def read_job(path: str | os.PathLike[str]) -> Job:
     FileFormatError
         When it is no TOML.
     InputError
-        With everything that is wrong in it.
+        When it is not there; or with everything that is wrong in it.
 
     Examples
     --------
@@ -207,7 +208,9 @@ def read_job(path: str | os.PathLike[str]) -> Job:
     """
     file = Path(path)
     try:
-        content = tomllib.loads(file.read_text("utf-8"))
+        content = tomllib.loads(file.read_text("utf-8-sig"))  # Windows marks it
+    except FileNotFoundError as error:
+        raise InputError("there is no such job file", where=str(file)) from error
     except ValueError as error:  # wrong encodings are such, too
         raise FileFormatError(
             f"this is no TOML: {error}", where=str(file), hint='Write name = "value".'
@@ -323,6 +326,9 @@ def _check_source(
         (".nc", ".nc4", ".zarr")
     ):
         problems.append("source.field needs a source.path that ends in .nc or .zarr")
+    if source["field"] is not None and source["time_zone"] is not None:
+        problems.append("source.time_zone does not go with source.field: the times of "
+                        "a field are taken as they are")  # fmt: skip
     if source["url_env"] is not None:
         if (source["table"] is None) == (source["query"] is None):
             problems.append("source.url_env needs either source.table or source.query")

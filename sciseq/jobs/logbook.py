@@ -7,6 +7,7 @@ and its logical date.
 import datetime
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -62,22 +63,41 @@ class Logbook:
         """Note what went wrong."""
         self._write("error", message, facts)
 
+    def fault(self, error: BaseException) -> None:
+        """Note where an error came from, in the file alone."""
+        trace = "".join(traceback.format_exception(error))
+        self._keep(self._line("error", repr(error), {"traceback": trace}))
+
     def _write(self, level: str, message: str, facts: dict[str, Any]) -> None:
+        line = self._line(level, message, facts)
+        if not (self.quiet and level == "info"):
+            self._tell(line)
+        self._keep(line)
+
+    def _tell(self, line: str) -> None:
+        self.stream.write(line + "\n")
+        self.stream.flush()
+
+    def _keep(self, line: str) -> None:
+        """Write a line to the file. A log that cannot be written stops no run."""
+        if self.file is None:
+            return
+        try:
+            with self.file.open("a", encoding="utf-8", errors="replace") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            self.file = None
+            self.warning(f"the log is not written any more: {error}")
+
+    def _line(self, level: str, message: str, facts: dict[str, Any]) -> str:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         # A line stays a line, whatever the names of series hold.
         message = " ".join(message.split())
         if self.as_json:
             entry = {"time": now, "level": level, "message": message, **facts}
-            line = json.dumps(entry, default=str, ensure_ascii=False)
-        else:
-            told = " ".join(f"{key}={_shown(value)}" for key, value in facts.items())
-            line = f"{now} {level:7} {message}" + (f" ({told})" if told else "")
-        if not (self.quiet and level == "info"):
-            self.stream.write(line + "\n")
-            self.stream.flush()
-        if self.file is not None:
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            return json.dumps(entry, default=str, ensure_ascii=False)
+        told = " ".join(f"{key}={_shown(value)}" for key, value in facts.items())
+        return f"{now} {level:7} {message}" + (f" ({told})" if told else "")
 
 
 def _shown(value: Any) -> str:

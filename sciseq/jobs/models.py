@@ -1,7 +1,9 @@
 """Which model a run uses: the one there is, or a new one that passes its gates."""
 
+import contextlib
 import importlib
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sciseq.data.containers import read_panel
+from sciseq.data.timeline import Step, infer_step
 from sciseq.errors import InputError, SciSeqError, SciSeqWarning, nearest_name
 from sciseq.jobs.exit_codes import TemporaryError
 from sciseq.jobs.frames import rows_before, without
@@ -107,7 +110,7 @@ def build_model(job: Job) -> Any:
     Raises
     ------
     InputError
-        For a setting that the method does not have.
+        For a setting that the method does not have, or does not allow.
     """
     method = method_by_name(job["model"]["method"])
     assert method is not None  # the job file was checked
@@ -123,7 +126,9 @@ def build_model(job: Job) -> Any:
             )
     if "random_state" in known and settings.get("random_state") is None:
         settings["random_state"] = 0  # a job gives the same bytes each time
-    return made.set_params(**settings)
+    made.set_params(**settings)
+    made._check_parameters()
+    return made
 
 
 def given_model(job: Job) -> tuple[Any, str]:
@@ -257,10 +262,11 @@ def without_broken_series(frame: Any, model: Any) -> tuple[Any, list[dict[str, s
     """
     if frame.index.nlevels == 1 or _is_whole(frame, model):
         return frame, []
+    step = _usual_step(frame)
     failed, n_good = [], 0
     for label, rows in frame.groupby(level=0, sort=False):
         try:
-            _check(rows, model)
+            _check(rows, model, step)
             n_good += 1
         except SciSeqError as error:
             failed.append({"series": str(label), "error": str(error)})
@@ -278,10 +284,22 @@ def _is_whole(frame: Any, model: Any) -> bool:
     return True
 
 
-def _check(rows: Any, model: Any) -> None:
+def _usual_step(frame: Any) -> Any:
+    """Return the step of most series: those with another one are broken."""
+    steps: list[Step] = []
+    for _, rows in frame.groupby(level=0, sort=False):
+        with contextlib.suppress(SciSeqError):
+            found = infer_step(rows.index.get_level_values(1))
+            steps += [] if found is None else [found]
+    return Counter(steps).most_common(1)[0][0] if steps else None
+
+
+def _check(rows: Any, model: Any, step: Any = None) -> None:
     from sciseq.data.panel import check_finite
+    from sciseq.forecasting.training_table import common_step
 
     panel = read_panel(rows)
+    common_step(panel, expected=step)
     check_finite(panel, allow_missing=getattr(model, "missing", "error") != "error")
     shortest = int(panel.lengths.min())
     needed = (getattr(model, "lookback", None) or 1) + getattr(model, "horizon", 1)

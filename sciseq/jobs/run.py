@@ -16,6 +16,7 @@ from sciseq.jobs.frames import without
 from sciseq.jobs.hindsight import drift_since, realised_until
 from sciseq.jobs.job_file import Job
 from sciseq.jobs.logbook import Logbook
+from sciseq.jobs.logical_dates import check_same_clocks
 from sciseq.jobs.models import (
     Decision,
     build_model,
@@ -119,7 +120,7 @@ def dates_of(first: str | None, last: str | None, step: str) -> list[Any]:
         return [first]
     try:
         dates = list(pd.date_range(first, last, freq=step)) if first else []
-    except ValueError as error:
+    except (ValueError, ZeroDivisionError) as error:
         raise InputError(
             f"--as-of {first} --until {last} --step {step} is no range: {error}",
             where="--until",
@@ -151,7 +152,8 @@ class _Run:
         self.as_of = self.history.as_of
         self.source = self.history.facts()
         # A model that this very run makes is not what it starts from.
-        self.card = self.state.model_before(self.as_of)
+        self._check_state()
+        self.card = self._newest_model()
         version = self.card and self.card["version"]
         self.given = None
         if self.job["model"]["method"] is None:
@@ -166,10 +168,34 @@ class _Run:
         self.run = self.state.run(self.run_id)
         self.place = destination_of(self.job, self.as_of, self.run_id)
 
+    def _check_state(self) -> None:
+        """Refuse to go on from what another job knows, or at another clock."""
+        records = self.state.records()
+        for one in records:
+            if one["job"] != self.job.name:
+                raise InputError(
+                    f"the state folder is that of the job {one['job']!r}",
+                    where="state",
+                    hint="Give each job a folder of its own.",
+                )
+        dates = [one["as_of"] for one in records]
+        dates += [one["trained_as_of"] for one in self.state.models()]
+        check_same_clocks(self.as_of, map(moment, dict.fromkeys(dates)))
+
+    def _newest_model(self) -> dict[str, Any] | None:
+        """Return the card of the newest model that is earlier than this run."""
+        for card in self.state.models_before(self.as_of):
+            if self.state.holds(card):
+                return card
+            self.log.warning("a model is damaged and not used", version=card["version"])
+        return None
+
     def plan(self, as_of: Any) -> RunResult:
         """Say what a run would do."""
         self._look(as_of)
         decision = self._decide(None)
+        if decision.is_fit:
+            build_model(self.job)  # are its settings right?
         record = self._record(decision)
         if self.place is not None:
             self.place.check()
@@ -254,6 +280,13 @@ class _Run:
     def _is_whole(self, record: Mapping[str, Any]) -> bool:
         """Tell whether what a finished run wrote is still there, by its hashes."""
         written = record["destination"]
+        if self.place is None and record["model_version"] is not None:
+            version = record["model_version"]
+            return any(
+                self.state.holds(one)
+                for one in self.state.models()
+                if one["version"] == version
+            )
         if written is None or self.place is None:
             return True
         if self.place.holds(written["digest"], self.run_id):
@@ -263,8 +296,10 @@ class _Run:
 
     # ------------------------------------------------------------ the rows, and drift
 
-    def _late_rows(self) -> int:
+    def _late_rows(self) -> int | None:
         """Return how many rows came after the run before had read their time."""
+        if self.source["first"] is None:
+            return None  # files that hold no times
         before = [
             one for one in self.state.records() if moment(one["as_of"]) < self.as_of
         ]
@@ -275,7 +310,9 @@ class _Run:
         n_late = now["rows"] - int(known["rows"])
         if now["digest"] == known["digest"]:
             return 0
-        what = f"{n_late} rows came late" if n_late else "rows were changed"
+        what = f"{n_late} rows came late" if n_late > 0 else "rows were changed"
+        if n_late < 0:
+            what = f"{-n_late} rows are gone"
         if self.job["source"]["late_rows"] == "refuse":
             raise DataQualityError(
                 f"{what}: they are before {date}, which an earlier run had read",
@@ -289,7 +326,9 @@ class _Run:
         """Compare the realised errors of earlier forecasts with those expected."""
         if self.job.task != "forecast":
             return None
-        self.errors = realised_until(self.state, self.history.frame, self.as_of)
+        self.errors = realised_until(
+            self.state, self.history.frame, self.as_of, self.log
+        )
         found = drift_since(self.errors, self.card, self.job["retrain"])
         if found is not None:
             self.log.info("drift", **found)
@@ -395,8 +434,9 @@ class _Run:
             self.log.error("failed", **one)
         frames = [one for one in frames if len(one)]
         if not frames:
+            errors = [one["error"] for one in record["failed_series"]]
             raise DataQualityError(
-                f"nothing could be done: {record['failed_series'][0]['error']}",
+                f"nothing could be done: {(errors or ['there is nothing to do'])[0]}",
                 where=self.history.where,
             )
         return pd.concat(frames, ignore_index=work.is_numbered)
@@ -424,12 +464,11 @@ class _Run:
 
     def _restore(self, record: Mapping[str, Any]) -> bool:
         """Write a result again from the copy of its run, when that is whole."""
-        copy = self.run.output
-        if not copy.exists() or file_digest(copy) != record.get("output"):
+        if not self.run.has_output(record):
             return False
         assert self.place is not None
         self.place.check()
-        self._put(pd.read_parquet(copy), dict(record))
+        self._put(pd.read_parquet(self.run.output), dict(record))
         return True
 
     def _report(self, record: Mapping[str, Any], frame: Any) -> None:

@@ -11,8 +11,7 @@ import pandas as pd
 
 from sciseq.data.long_format import from_long
 from sciseq.data.table_files import read_table
-from sciseq.data.timeline import future_times, infer_step
-from sciseq.errors import DataQualityError, InputError, SciSeqError
+from sciseq.errors import DataQualityError, InputError, SciSeqError, nearest_name
 from sciseq.files import sha256_of
 from sciseq.jobs.exit_codes import TemporaryError
 from sciseq.jobs.frames import (
@@ -23,6 +22,7 @@ from sciseq.jobs.frames import (
     rows_before,
 )
 from sciseq.jobs.job_file import Job
+from sciseq.jobs.logical_dates import as_date, logical_date
 from sciseq.jobs.state import file_digest
 from sciseq.registry import method_by_name
 
@@ -126,9 +126,10 @@ def read_history(job: Job, as_of: Any = None) -> "History | FieldHistory":
         where = f"{source['url_env']}: {source['table'] or 'query'}"
     if not len(frame):
         raise DataQualityError("the source holds no row", where=where)
+    _check_labels(frame, where)
     if source["time_zone"] is not None:
         frame = _in_zone(frame, source["time_zone"], source["daylight_saving"], notes)
-    date = _logical_date(frame, as_of)
+    date = logical_date(labels_of(frame, -1), longest_series(frame), as_of)
     known = rows_before(frame, date)
     if not len(known):
         raise DataQualityError(
@@ -147,7 +148,7 @@ def read_inputs(job: Job, as_of: Any = None) -> "History | FieldHistory":
     """
     if job.task not in ("sequence", "generate") and not is_generator(job):
         return read_history(job, as_of)
-    date = 0 if as_of is None else pd.Timestamp(as_of)
+    date = 0 if as_of is None else as_date(as_of)
     if job["source"]["path"] is None:
         return FileInputs(None, date, "no source", paths=())
     if job.task == "sequence":
@@ -282,7 +283,7 @@ def _read_database(source: Mapping[str, Any], as_of: Any) -> Any:
     from sciseq.jobs.database import engine_of, read_rows
 
     series, time = source["series_column"], source["time_column"]
-    before = None if as_of is None else pd.Timestamp(as_of)
+    before = None if as_of is None else as_date(as_of)
     chunks = read_rows(
         engine_of(source["url_env"]),
         table=source["table"],
@@ -293,6 +294,13 @@ def _read_database(source: Mapping[str, Any], as_of: Any) -> Any:
         time_zone=source["time_zone"] or "UTC",
     )
     table = pd.concat(list(chunks), ignore_index=True)
+    for name in source["drop"]:
+        if name not in table:
+            raise InputError(
+                f"there is no column {name!r} to leave out, only {list(table)}",
+                where="source.drop",
+                hint=nearest_name(name, table) or None,
+            )
     table = table.drop(columns=source["drop"])
     if series is not None:
         return from_long(table, series=series, time=time)
@@ -302,47 +310,18 @@ def _read_database(source: Mapping[str, Any], as_of: Any) -> Any:
 # ------------------------------------------------------------------------------ times
 
 
-def _logical_date(frame: Any, as_of: Any) -> Any:
-    times = labels_of(frame, -1)
-    if not isinstance(times, pd.DatetimeIndex):
-        return int(times.max()) + 1 if as_of is None else _whole_number(as_of)
-    if as_of is None:
-        return _after(frame, times.max())
-    try:
-        date = pd.Timestamp(as_of)
-    except ValueError as error:
-        raise InputError(
-            f"{as_of!r} is no date", where="as_of", hint="Write 2024-05-01."
-        ) from error
-    if (date.tz is None) == (times.tz is None):
-        return date
-    if date.tz is None:
-        return date.tz_localize(times.tz)
-    raise InputError(
-        f"the logical date {date} has a time zone, the rows of the source have none",
-        where="as_of",
-        hint="Leave it out, or set source.time_zone.",
-    )
-
-
-def _whole_number(as_of: Any) -> int:
-    try:
-        return int(as_of)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"the rows are numbered, and {as_of!r} is no number of a row",
-            where="as_of",
-            hint="Name the column of times with source.time_column.",
-        ) from error
-
-
-def _after(frame: Any, last: Any) -> Any:
-    """Return one step after the last row, by the step of the longest series."""
-    try:
-        step = infer_step(longest_series(frame))
-        return future_times(pd.DatetimeIndex([last]), step, 1)[0]
-    except SciSeqError:  # a broken series, or a single row: any later instant will do
-        return last + pd.Timedelta(1, "s")
+def _check_labels(frame: Any, where: str) -> None:
+    """Refuse rows that do not say when they were, or of which series."""
+    index = frame.index
+    for level, what in ((-1, "time"), (-2, "series"))[: index.nlevels]:
+        missing = np.flatnonzero(index.get_level_values(level).isna())
+        if len(missing):
+            raise DataQualityError(
+                f"rows without a {what}: {len(missing)}, the first of them holds "
+                f"{frame.iloc[missing[0]].to_dict()}",
+                where=where,
+                hint="Drop these rows, or say where they belong.",
+            )
 
 
 def _in_zone(frame: Any, zone: str, policy: str, notes: list[str]) -> Any:

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,23 @@ def write_json(path: Path, content: Any) -> None:
     write_atomic(path, (text + "\n").encode("utf-8", "surrogatepass"))
 
 
+# Without these keys it is no record, or no card of a model, but something damaged.
+_RECORD = ("job", "run_id", "as_of", "source", "model_version", "destination",
+           "exit_code", "status")  # fmt: skip
+_CARD = ("version", "digest", "settings", "trained_as_of")
+
+
+def _read_dict(path: Path, keys: tuple[str, ...]) -> dict[str, Any] | None:
+    found = read_json(path)
+    is_whole = isinstance(found, dict) and all(key in found for key in keys)
+    return dict(found) if is_whole else None
+
+
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file, or None when it is missing or damaged."""
     try:
         return json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
 
@@ -113,7 +125,7 @@ class JobState:
     def records(self) -> list[dict[str, Any]]:
         """Return the records of finished runs, by logical date."""
         found = [
-            read_json(one / "record.json")
+            _read_dict(one / "record.json", _RECORD)
             for one in sorted((self.root / "runs").glob("*"))
         ]
         return sorted(
@@ -125,16 +137,22 @@ class JobState:
 
     def models(self) -> list[dict[str, Any]]:
         """Return the cards of the models, oldest first."""
-        cards = [read_json(one) for one in (self.root / "models").glob("*.json")]
+        files = (self.root / "models").glob("*.json")
+        cards = [_read_dict(one, _CARD) for one in files]
         return sorted(
             (one for one in cards if one is not None),
             key=lambda one: (moment(one["trained_as_of"]), one["version"]),
         )
 
-    def model_before(self, as_of: Any) -> dict[str, Any] | None:
-        """Return the card of the newest model of an earlier logical date."""
+    def models_before(self, as_of: Any) -> list[dict[str, Any]]:
+        """Return the cards of the models of earlier logical dates, newest first."""
         seen = [one for one in self.models() if moment(one["trained_as_of"]) < as_of]
-        return seen[-1] if seen else None
+        return seen[::-1]
+
+    def holds(self, card: dict[str, Any]) -> bool:
+        """Tell whether the model of a card is there, and whole."""
+        path = self.model_path(card["version"])
+        return path.is_dir() and file_digest(path) == card["digest"]
 
     def model_path(self, version: str) -> Path:
         """Return where a model is."""
@@ -143,7 +161,7 @@ class JobState:
     def add_model(self, card: dict[str, Any], folder: Path) -> None:
         """Take a fitted model over; its card comes last, and makes it count."""
         target = self.model_path(card["version"])
-        if not target.exists() or file_digest(target) != card["digest"]:
+        if not self.holds(card):
             shutil.rmtree(target, ignore_errors=True)
             part = target.with_name(f".{target.name}.part")
             shutil.rmtree(part, ignore_errors=True)
@@ -152,17 +170,21 @@ class JobState:
         write_json(target.with_name(f"{card['version']}.json"), card)
 
     def keep_runs(self, number: int) -> list[str]:
-        """Remove all but the latest runs, and models that none of those used."""
+        """Remove all but the latest runs, and models that none of those needs."""
         records = self.records()
         dropped = [one["run_id"] for one in records[:-number]]
         for run_id in dropped:
             shutil.rmtree(self.run(run_id).path)
-        used = {one["model_version"] for one in records[-number:]}
+        kept = records[-number:]
+        used = {one["model_version"] for one in kept}
+        if kept:  # the name of the oldest one depends on the model before it
+            before = self.models_before(moment(kept[0]["as_of"]))
+            used |= {one["version"] for one in before[:1]}
         for card in self.models()[:-1]:
             if dropped and card["version"] not in used:
                 path = self.model_path(card["version"])
                 path.with_name(f"{card['version']}.json").unlink()
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)
         return dropped
 
 
@@ -189,8 +211,12 @@ class RunFolder:
 
     def record(self) -> dict[str, Any] | None:
         """Return the record, when the run had finished."""
-        found = read_json(self.path / "record.json")
-        return dict(found) if isinstance(found, dict) else None
+        return _read_dict(self.path / "record.json", _RECORD)
+
+    def has_output(self, record: Mapping[str, Any]) -> bool:
+        """Tell whether the copy of the result is there, and whole."""
+        digest = record.get("output")
+        return self.output.is_file() and file_digest(self.output) == digest
 
     def finish(self, record: dict[str, Any]) -> None:
         """Write the record, which makes the run finished, and drop what it replaces."""

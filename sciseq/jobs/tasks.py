@@ -62,7 +62,7 @@ def generate_rows(model: Any, part: tuple[int, int]) -> PartResult:
 
 
 def backtest_rows(shared: tuple[Any, dict[str, Any], bool], frame: Any) -> PartResult:
-    """Forecast from rolling origins, and compare.
+    """Forecast from rolling origins, and compare; broken series are left out.
 
     Parameters
     ----------
@@ -71,12 +71,14 @@ def backtest_rows(shared: tuple[Any, dict[str, Any], bool], frame: Any) -> PartR
     frame : pandas.DataFrame
         History.
     """
+    from sciseq.jobs.models import without_broken_series
     from sciseq.model_selection import backtest
 
     model, settings, is_fitted = shared
+    rows, failed = without_broken_series(frame, model)
     found = backtest(
         model,
-        frame,
+        rows,
         n_origins=settings["origins"],
         stride=settings["stride"],
         metrics=settings["metrics"],
@@ -85,4 +87,4 @@ def backtest_rows(shared: tuple[Any, dict[str, Any], bool], frame: Any) -> PartR
     )
     total = found.metrics.assign(target="all")
     table = pd.concat([total, found.per_target.reset_index()], ignore_index=True)
-    return PartResult(table[["target", *settings["metrics"]]], [], [])
+    return PartResult(table[["target", *settings["metrics"]]], failed, [])

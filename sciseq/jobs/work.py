@@ -46,7 +46,8 @@ class Work:
         """Return the result of a part that could not be done at all."""
         labels = [f"part {number}"]
         part = next(itertools.islice(iter(self.parts()), number, None))
-        if isinstance(part, pd.DataFrame) and part.index.nlevels == 2:
+        is_panel = isinstance(part, pd.DataFrame) and part.index.nlevels == 2
+        if is_panel and not self.is_numbered:  # not one result of all series
             labels = [str(one) for one in part.index.unique(level=0)]
         failed = [{"series": one, "error": failure.message} for one in labels]
         return PartResult(pd.DataFrame(), failed, [])

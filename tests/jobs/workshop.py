@@ -46,6 +46,8 @@ def toml(settings: dict[str, Any]) -> str:
             continue
         is_table = isinstance(value, str) and value.startswith("{lo")
         text = value if is_table else repr(value).replace("'", '"')
+        if isinstance(value, bool):
+            text = str(value).lower()
         lines.append(f"{key} = {text}")
     return "\n".join(lines)
 
