@@ -289,7 +289,7 @@ class ClozeRecommender(TorchEstimator, BaseRecommender):
         Training.
     random_state : int, optional
         Seed of weights, masks and dropout.
-    device, precision, verbose, checkpoint_dir, memory_limit
+    device, precision, verbose, checkpoint_dir, memory_limit, n_devices, n_nodes
         As in the other estimators with a network.
 
     Attributes
@@ -364,6 +364,8 @@ class ClozeRecommender(TorchEstimator, BaseRecommender):
     verbose: int = 0
     checkpoint_dir: str | os.PathLike[str] | None = None
     memory_limit: str | int | None = None
+    n_devices: int = 1
+    n_nodes: int = 1
 
     # All histories train; the schedule is that of the class.
     learning_rate_schedule = "constant"
