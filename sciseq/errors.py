@@ -17,6 +17,7 @@ __all__ = [
     "InputTypeError",
     "MissingDependencyError",
     "NumericalError",
+    "ProcessError",
     "SciSeqError",
     "SciSeqWarning",
     "UnsafeFileError",
@@ -107,6 +108,10 @@ class NumericalError(SciSeqError, ArithmeticError):
 
 class MissingDependencyError(SciSeqError, ImportError):
     """An optional package is needed and not installed."""
+
+
+class ProcessError(SciSeqError, RuntimeError):
+    """A process that works together with others ended, or no longer answers."""
 
 
 class SciSeqWarning(UserWarning):

@@ -7,6 +7,7 @@ weights, so that they open on a machine without a GPU.
 import hashlib
 import json
 import os
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -36,6 +37,7 @@ from sciseq.training import (
     Batches,
     LossFunction,
     TrainingOptions,
+    TrainingResult,
     generator_for,
     resolve_device,
     resolve_seed,
@@ -77,6 +79,8 @@ TRAINING_RULES: dict[str, ParameterRule] = {
     "checkpoint_dir": PATH,
     "memory_limit": AnyOf(Nothing(), MemorySize()),
     "compile": Boolean(),
+    "n_devices": Integer(1),
+    "n_nodes": Integer(1),
 }
 
 # What a run may change and still continue from its checkpoints.
@@ -86,6 +90,8 @@ _NOT_IN_FINGERPRINT = (
     "device",
     "max_epochs",
     "memory_limit",
+    "n_devices",
+    "n_nodes",
     "patience",
     "verbose",
 )
@@ -109,6 +115,8 @@ class TorchEstimator(SequenceEstimator):
     checkpoint_dir: str | os.PathLike[str] | None
     memory_limit: str | int | None
     compile: bool = False
+    n_devices: int = 1
+    n_nodes: int = 1
 
     network_: nn.Module
 
@@ -122,6 +130,14 @@ class TorchEstimator(SequenceEstimator):
             problems.append(
                 f"random_state={self.random_state!r} must be an integer with "
                 "checkpoint_dir: a resumed run needs the same draws"
+            )
+        if self._is_distributed() and not re.fullmatch(
+            "auto|cpu|cuda", str(self.device)
+        ):
+            problems.append(
+                f"device={str(self.device)!r} is one device, and n_devices="
+                f"{self.n_devices} with n_nodes={self.n_nodes} asks for more: give "
+                "'cpu', 'cuda' or 'auto'"
             )
         return problems
 
@@ -154,12 +170,16 @@ class TorchEstimator(SequenceEstimator):
             precision=self.precision,
         )
         options = self._training_options(seed, device, epochs, fingerprint, run=run)
-        if device.type != "cpu":
-            with out_of_memory_named("the training data", device):
-                batches = make_batches(device)
-        result = train(network, loss, *batches, options)
+        if self._is_distributed():
+            del batches
+            result = self._train_distributed(network, loss, make_batches, options)
+        else:
+            if device.type != "cpu":
+                with out_of_memory_named("the training data", device):
+                    batches = make_batches(device)
+            result = train(network, loss, *batches, options)
         self.network_ = network
-        self.device_ = str(device)
+        self.device_ = str(next(network.parameters()).device)
         self.history_ = result.history
         self.best_epoch_ = result.best_epoch
         self.stopped_ = result.stopped
@@ -167,6 +187,23 @@ class TorchEstimator(SequenceEstimator):
         self.micro_batch_size_ = result.part_size
         self.recomputed_layers_ = result.recomputed_layers
         self.estimated_memory_ = result.estimated_memory
+
+    def _is_distributed(self) -> bool:
+        return self.n_devices > 1 or self.n_nodes > 1
+
+    def _train_distributed(
+        self,
+        network: nn.Module,
+        loss: LossFunction,
+        make_batches: Callable[[torch.device], tuple[Batches, Batches | None]],
+        options: TrainingOptions,
+    ) -> TrainingResult:
+        from sciseq.training.distributed import train_distributed
+
+        n_devices, n_nodes = int(self.n_devices), int(self.n_nodes)
+        return train_distributed(
+            network, loss, make_batches, options, n_devices=n_devices, n_nodes=n_nodes
+        )
 
     def _initial_weights(self) -> Mapping[str, torch.Tensor] | None:
         """Weights to start from instead of random ones, or None."""

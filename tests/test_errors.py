@@ -20,6 +20,7 @@ KINDS = {
     "InputTypeError": TypeError,
     "MissingDependencyError": ImportError,
     "NumericalError": ArithmeticError,
+    "ProcessError": RuntimeError,
     "UnsafeFileError": ValueError,
 }
 

@@ -87,12 +87,17 @@ memory_limit : str or int, optional
     gradients; when that is not enough, layers are computed twice instead of being kept.
 compile : bool, default=False
     Run the network through ``torch.compile``. Compiling takes long: for long trainings.
+n_devices : int, default=1
+    Devices of each node that train together, one process each; on a CPU the number of
+    processes. More than one needs the extra ``distributed``.
+n_nodes : int, default=1
+    Nodes that train together.
 """
 
 SHARED_ATTRIBUTES = """\
 micro_batch_size_ : int
-    Windows computed at once in training; smaller than ``batch_size`` when
-    ``memory_limit`` asked for it.
+    Windows computed at once in training, by each process; smaller than ``batch_size``
+    when ``memory_limit`` asked for it, or several processes share a batch.
 recomputed_layers_ : bool
     Whether layers were computed twice to stay within ``memory_limit``.
 estimated_memory_ : int or None

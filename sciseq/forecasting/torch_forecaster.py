@@ -110,6 +110,8 @@ class TorchForecaster(TorchEstimator, BaseForecaster):
     checkpoint_dir: str | os.PathLike[str] | None = None
     memory_limit: str | int | None = None
     compile: bool = False
+    n_devices: int = 1
+    n_nodes: int = 1
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

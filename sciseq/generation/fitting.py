@@ -56,6 +56,8 @@ class SequenceLearner(TorchEstimator):
     verbose: int = 0
     checkpoint_dir: str | os.PathLike[str] | None = None
     memory_limit: str | int | None = None
+    n_devices: int = 1
+    n_nodes: int = 1
 
     _parameter_rules: ClassVar[dict[str, ParameterRule]] = {
         **{name: rule for name, rule in TRAINING_RULES.items() if name != "compile"},

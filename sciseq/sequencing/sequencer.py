@@ -32,8 +32,9 @@ DECODERS = ("hybrid", "autoregressive", "nonautoregressive", "diffusion")
 # What a trained network does not depend on.
 _CHANGEABLE = frozenset({
     "beam_size", "charges", "device", "fewest_residues", "isotope_errors",
-    "largest_charge", "maximum_mz", "memory_limit", "minimum_mz", "n_steps",
-    "precision", "precursor_tolerance", "profile", "random_state", "verbose",
+    "largest_charge", "maximum_mz", "memory_limit", "minimum_mz", "n_devices",
+    "n_nodes", "n_steps", "precision", "precursor_tolerance", "profile", "random_state",
+    "verbose",
 })  # fmt: skip
 
 
@@ -152,6 +153,8 @@ class PeptideSequencer(SequenceTraining, SequenceRefinement):
         Folder for checkpoints; a run found there is continued.
     memory_limit : str or int, optional
         Bytes that training may take.
+    n_devices, n_nodes : int, default=1
+        Devices of each node, and nodes, that train together.
 
     Attributes
     ----------
@@ -260,6 +263,8 @@ class PeptideSequencer(SequenceTraining, SequenceRefinement):
     verbose: int = 0
     checkpoint_dir: str | os.PathLike[str] | None = None
     memory_limit: str | int | None = None
+    n_devices: int = 1
+    n_nodes: int = 1
 
     @classmethod
     def pretrained(cls, **changes: Any) -> Self:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sciseq.errors import DataQualityError, NumericalError
 from sciseq.nn.dropout import set_dropout_generator
+from sciseq.training.allocations import bytes_of
 from sciseq.training.compilation import is_compiled, run_compiled
 from sciseq.training.dropout_rows import DropoutRows
 from sciseq.training.memory_plan import StepMemory, resident_bytes
@@ -42,6 +43,12 @@ class Epochs:
     part_size : int
         Items computed at once; a larger batch is computed in parts whose gradients are
         added up. By default the size of a batch.
+
+    Notes
+    -----
+    With ``options.team`` a step is computed in the same way in parts, which are spread
+    over its processes: their gradients are added up, then divided by what the whole
+    batch scored.
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class Epochs:
         self.validation = validation
         self.options = options
         self.optimizer = optimizer
+        self.team = options.team
         self.part_size = options.batch_size
         self.parameters = [one for one in network.parameters() if one.requires_grad]
         # Torch empties the cache of cast weights only on leaving the outermost
@@ -99,6 +107,8 @@ class Epochs:
         """Return what measures the memory of training steps, up to a limit."""
         resident = resident_bytes(self.network, self.training, self.validation)
         device = self.options.device
+        if self.team is not None:
+            resident += bytes_of(self.parameters)  # gradients on their way
         return StepMemory(self.network, self._try_items, resident, device, limit)
 
     def _try_items(self, indices: Tensor) -> None:
@@ -114,7 +124,7 @@ class Epochs:
         seed, device = self.options.seed, self.options.device
         shuffle = generator_for(seed, "shuffle", epoch)
         order = torch.randperm(self.training.n_items, generator=shuffle).to(device)
-        dropout = generator_for(seed, "dropout", epoch, device=device)
+        dropout = generator_for(seed, *self._dropout_stream(epoch), device=device)
         steps = []
         batches = torch.split(order, self.options.batch_size)
         with self._in_training(dropout), self._row_wise() as rows:
@@ -127,6 +137,17 @@ class Epochs:
         self._check_finite(quantities, order, self.options.batch_size, place)
         self._check_weights(place)
         return _mean(sums, counts, "training")
+
+    def _dropout_stream(self, epoch: int) -> tuple[int | str, ...]:
+        # A CPU draws the masks of its rows of the batch, see ``DropoutRows``. Elsewhere
+        # processes must not draw the same ones for their different rows.
+        if (
+            self.team is None
+            or self.team.rank == 0
+            or self.options.device.type == "cpu"
+        ):
+            return "dropout", epoch
+        return "dropout", epoch, self.team.rank
 
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -149,7 +170,8 @@ class Epochs:
     @contextlib.contextmanager
     def _row_wise(self) -> Iterator[DropoutRows | None]:
         """Prepare the dropouts for batches in parts, where that is needed."""
-        has_parts = self.part_size < min(self.options.batch_size, self.training.n_items)
+        size = min(self.options.batch_size, self.training.n_items)
+        has_parts = self.part_size < size or self.team is not None
         # Other devices draw in an order of their own: there each part draws anew.
         if not has_parts or self.options.device.type != "cpu":
             yield None
@@ -167,6 +189,9 @@ class Epochs:
         total, count = run_compiled(
             self.network, lambda: self._set_gradients(indices, rows, rewind), rewind
         )
+        if self.team is not None:
+            total, count = self.team.add_up(self.parameters, total, count)
+            self._divide_gradients(count)
         gradients = [one.grad for one in self.parameters if one.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         if self.options.gradient_clip is not None:
@@ -179,15 +204,21 @@ class Epochs:
     def _set_gradients(
         self, indices: Tensor, rows: DropoutRows | None, rewind: Callable[[], object]
     ) -> tuple[Tensor, Tensor]:
-        """Set the gradients of the mean loss of some items; return sum and count."""
+        """Set the gradients of the mean loss of some items; return sum and count.
+
+        In a team they are those of the sum over the own share.
+        """
         self.optimizer.zero_grad()
-        if len(indices) <= self.part_size:
+        if self.team is None and len(indices) <= self.part_size:
             total, count = self._loss(self.training, indices)
             # A batch without any scored value has the gradient zero, not 0 / 0.
             torch.autograd.backward(total / count.where(count > 0, 1))
             return total.detach(), count
-        parts, first = [], 0
-        for part in torch.split(indices, self.part_size):
+        share = self._share(len(indices))
+        if share.start == share.stop:  # fewer items than processes
+            return self._nothing()
+        parts, first = [], share.start
+        for part in torch.split(indices[share], self.part_size):
             with contextlib.ExitStack() as stack:
                 if rows is not None:
                     rewind()
@@ -198,11 +229,22 @@ class Epochs:
             parts.append((total.detach(), count))
             first += len(part)
         total, count = (torch.stack(one).sum() for one in zip(*parts, strict=True))
+        if self.team is None:
+            self._divide_gradients(count)
+        return total, count
+
+    def _divide_gradients(self, count: Tensor) -> None:
         # What the mean is taken over is known only after the last part.
         for one in self.parameters:
             if one.grad is not None:
                 one.grad.div_(count.where(count > 0, 1))
-        return total, count
+
+    def _nothing(self) -> tuple[Tensor, Tensor]:
+        zero = torch.zeros((), dtype=torch.float64, device=self.parameters[0].device)
+        return zero, zero
+
+    def _share(self, n_items: int) -> slice:
+        return slice(0, n_items) if self.team is None else self.team.share(n_items)
 
     def _loss(self, batches: Batches, indices: Tensor) -> tuple[Tensor, Tensor]:
         with self.autocast:
@@ -212,19 +254,25 @@ class Epochs:
         order = torch.arange(validation.n_items, device=self.options.device)
         self.network.eval()
         # Not inference_mode: what a module caches there could never train again.
+        size = self.part_size * (1 if self.team is None else self.team.size)
         with torch.no_grad():
             batches = [
-                self._validation_loss(validation, indices)
-                for indices in torch.split(order, self.part_size)
+                self._validation_loss(validation, indices[self._share(len(indices))])
+                for indices in torch.split(order, size)
             ]
         sums, counts = map(_on_host, zip(*batches, strict=True))
+        if self.team is not None:
+            whole = self.team.sum_or_stop(torch.cat((sums, counts)))
+            sums, counts = whole.chunk(2)
         quantities = {"validation loss": sums}
-        self._check_finite(quantities, order, self.part_size, place)
+        self._check_finite(quantities, order, size, place)
         return _mean(sums, counts, "validation")
 
     def _validation_loss(
         self, validation: Batches, indices: Tensor
     ) -> tuple[Tensor, Tensor]:
+        if not len(indices):
+            return self._nothing()
         return run_compiled(self.network, lambda: self._loss(validation, indices))
 
     def _check_finite(

@@ -3,17 +3,18 @@
 import contextlib
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from sciseq.errors import InputError, NumericalError, SciSeqWarning
+from sciseq.errors import CapabilityError, InputError, NumericalError, SciSeqWarning
 from sciseq.nn.initialization import no_weight_decay_names
 from sciseq.training.adam import FusedAdam
 from sciseq.training.allocations import out_of_memory_named
-from sciseq.training.checkpoints import CheckpointStore
+from sciseq.training.checkpoints import Checkpoint, CheckpointStore
 from sciseq.training.compilation import set_compiled
 from sciseq.training.epochs import Epochs
 from sciseq.training.memory_plan import MemoryPlan, plan_memory
@@ -25,8 +26,9 @@ from sciseq.training.options import (
     TrainingResult,
 )
 from sciseq.training.progress import Reporter, make_reporter
-from sciseq.training.recomputation import recomputed_layers
+from sciseq.training.recomputation import has_batch_norm, recomputed_layers
 from sciseq.training.state import TrainingState, capture, restore
+from sciseq.training.team import Team
 
 __all__ = ["train"]
 
@@ -75,7 +77,7 @@ def train(
         When there is nothing to train or no item to train on, or ``memory_limit`` is
         too small for one item.
     CapabilityError
-        When memory runs out.
+        When memory runs out, or a team is to train a network with a batch norm.
     DataQualityError
         When not a single value of the training or validation items is scored.
     NumericalError
@@ -87,12 +89,18 @@ def train(
         When ``checkpoint_dir`` holds another run, or only damaged files.
     OSError
         When a checkpoint cannot be read or written.
+    ProcessError
+        When another process of the team ended, or no longer answers.
 
     Notes
     -----
     Every draw of epoch ``q`` comes from generators named by the seed and ``q``, so a
     run resumed from ``checkpoint_dir`` equals an uninterrupted one bit for bit on a CPU
     (same versions, same number of threads). No global random state is used.
+
+    Every process of a team calls this function with the same arguments but for the
+    device. Only the first one writes checkpoints and shows progress. An interrupt of
+    one of them ends all of them in the same step.
 
     Examples
     --------
@@ -120,14 +128,12 @@ def train(
     _check(network, training, validation, options)
     optimizer = _make_optimizer(network, options)
     state = TrainingState.initial(network)
-    store = None
-    if options.checkpoint_dir is not None:
-        store = CheckpointStore(Path(options.checkpoint_dir), options.fingerprint)
-        if (checkpoint := store.load()) is not None:
-            state = restore(checkpoint, network, optimizer, options)
+    store, checkpoint = _find_checkpoint(options)
+    if checkpoint is not None:
+        state = restore(checkpoint, network, optimizer, options)
 
     reporter = make_reporter(
-        options.verbose,
+        options.verbose if _is_first(options.team) else 0,
         max_epochs=options.max_epochs,
         n_steps=-(-training.n_items // options.batch_size),
         n_done=state.epoch,
@@ -136,7 +142,13 @@ def train(
     problem: NumericalError | KeyboardInterrupt | None = None
     plan = MemoryPlan(options.batch_size)
     try:
-        with reporter, out_of_memory_named("a training step", options.device):
+        with (
+            reporter,
+            out_of_memory_named("a training step", options.device),
+            contextlib.nullcontext()
+            if options.team is None
+            else options.team.stopping(),
+        ):
             plan = _plan(epochs, reporter)
             with _prepared(network, plan, options):
                 while state.reason_to_stop(options) is None:
@@ -165,13 +177,36 @@ def train(
     )
 
 
+def _is_first(team: Team | None) -> bool:
+    return team is None or team.rank == 0
+
+
+def _find_checkpoint(
+    options: TrainingOptions,
+) -> tuple[CheckpointStore | None, Checkpoint | None]:
+    """Return where checkpoints go, and the one to go on from, which a team shares."""
+    if options.checkpoint_dir is None:
+        return None, None
+    store = checkpoint = None
+    if _is_first(options.team):
+        store = CheckpointStore(Path(options.checkpoint_dir), options.fingerprint)
+        checkpoint = store.load()
+    if options.team is not None:
+        checkpoint = options.team.gather(checkpoint)[0]
+    return store, checkpoint
+
+
 def _plan(epochs: Epochs, reporter: Reporter) -> MemoryPlan:
     """Settle how steps are computed, and let the epochs do so."""
     options = epochs.options
     limit, size = options.memory_limit, min(options.batch_size, epochs.training.n_items)
+    if options.team is not None:
+        size = options.team.largest_share(size)
     if limit is None:
         return MemoryPlan(size)
     plan = plan_memory(epochs.step_memory(limit), size)
+    if options.team is not None:  # validation goes through parts of one size
+        plan = replace(plan, part_size=min(options.team.gather(plan.part_size)))
     reporter.note(plan.describe(size, limit))
     epochs.part_size = plan.part_size
     return plan
@@ -217,6 +252,13 @@ def _check(
     }
     if not trainable:
         raise InputError("the network has no weight to train", where="network")
+    if options.team is not None and has_batch_norm(network):
+        raise CapabilityError(
+            "the network has a batch norm, whose statistics are those of the whole "
+            "batch: it cannot be trained by several processes",
+            where="network",
+            hint="Set n_devices=1 and n_nodes=1.",
+        )
     wrong = [name for name, found in trainable.items() if found != dtype]
     if wrong:
         raise InputError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sciseq.errors import InputError
+from sciseq.training.team import Team
 
 __all__ = ["Batches", "LossFunction", "StopReason", "TrainingOptions", "TrainingResult"]
 
@@ -90,6 +91,9 @@ class TrainingOptions:
         in parts, and its layers twice when that is not enough.
     compile : bool, default=False
         Run the network through ``torch.compile``.
+    team : Team, optional
+        Processes that train together, of which this one computes its share of every
+        batch; see :mod:`sciseq.training.team`.
 
     Raises
     ------
@@ -115,6 +119,7 @@ class TrainingOptions:
     checkpoint_every: int = 1
     memory_limit: int | None = None
     compile: bool = False
+    team: Team | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -157,7 +162,7 @@ class TrainingResult:
     stopped : {"max_epochs", "early_stopping", "interrupted", "non_finite"}
         Why training ended.
     part_size : int
-        Items that were computed at once.
+        Items that were computed at once, by each process.
     recomputed_layers : bool
         Whether layers were computed twice instead of being kept.
     estimated_memory : int or None

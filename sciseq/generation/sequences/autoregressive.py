@@ -172,6 +172,8 @@ class AutoregressiveSequence(WeighedCandidates):
         Folder for checkpoints; a run found there is continued.
     memory_limit : str or int, optional
         Memory that training may take, as ``"2 GB"``.
+    n_devices, n_nodes : int, default=1
+        Devices of each node, and nodes, that train together.
 
     Attributes
     ----------

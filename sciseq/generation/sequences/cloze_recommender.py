@@ -246,7 +246,7 @@ class ClozeRecommender(TorchEstimator, BaseRecommender):
         Training.
     random_state : int, optional
         Seed of weights, masks and dropout.
-    device, precision, verbose, checkpoint_dir, memory_limit
+    device, precision, verbose, checkpoint_dir, memory_limit, n_devices, n_nodes
         As in the other estimators with a network.
 
     Attributes
@@ -322,6 +322,8 @@ class ClozeRecommender(TorchEstimator, BaseRecommender):
     verbose: int = 0
     checkpoint_dir: str | os.PathLike[str] | None = None
     memory_limit: str | int | None = None
+    n_devices: int = 1
+    n_nodes: int = 1
 
     _network_type: ClassVar[type[ClozeNetwork]] = ClozeNetwork
     _loss_type: ClassVar[type[ClozeLoss]] = ClozeLoss
