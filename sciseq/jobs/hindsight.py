@@ -35,12 +35,13 @@ def realised_until(state: JobState, frame: Any, as_of: Any, log: Logbook) -> Any
         None before the first forecast has come true.
     """
     new = _new_errors(state, frame, as_of, log)
-    if new:
-        errors = update_errors(state.errors_file, pd.concat(new))
-    else:
-        errors = read_errors(state.errors_file)
-        if errors is None:
-            return None
+    errors = (
+        update_errors(state.errors_file, pd.concat(new))
+        if new
+        else read_errors(state.errors_file)
+    )
+    if errors is None:
+        return None
     return errors[(errors["time"] < as_of) & (errors["as_of"] < as_of)]
 
 
