@@ -131,9 +131,9 @@ def test_some_moments(make, action):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("action", [kill, fill_the_disk], ids=["kill", "full disk"])
-def test_every_moment(make, action):
+def test_many_moments(make, action):
     expected, n_steps = undisturbed(make)
-    check(make, range(1, n_steps + 1), action, expected)
+    check(make, range(1, n_steps + 1, 3), action, expected)
 
 
 def test_a_part_that_was_damaged_is_made_anew(make):
