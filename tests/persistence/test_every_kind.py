@@ -225,7 +225,7 @@ for name in names.split():
 @pytest.mark.parametrize(
     "names",
     [
-        pytest.param(["block-diffusion", "markov-chain"], id="some"),
+        pytest.param(["block-diffusion"], id="one"),
         pytest.param(NAMES, id="all", marks=pytest.mark.slow),
     ],
 )

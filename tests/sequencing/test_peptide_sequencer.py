@@ -234,6 +234,8 @@ def test_validation_peptides_are_not_trained_on():
 def test_parameters_are_checked():
     with pytest.raises(InputError, match="multiple of 8"):
         PeptideSequencer(d_model=20).fit(SPECTRA)
+    with pytest.raises(InputError, match="at least 16 with decoder='hybrid'"):
+        PeptideSequencer(d_model=8).fit(SPECTRA)
     with pytest.raises(InputError, match="decoder"):
         PeptideSequencer(decoder="both").fit(SPECTRA)
     with pytest.raises(InputError, match="charges"):
