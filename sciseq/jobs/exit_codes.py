@@ -6,7 +6,7 @@ some series (3), and what may go away by itself (5, 6: run it again).
 
 import errno
 
-from sciseq.errors import SciSeqError
+from sciseq.errors import ProcessError, SciSeqError
 
 __all__ = ["EXIT_CODES", "LockedError", "TemporaryError", "exit_code_of"]
 
@@ -56,7 +56,7 @@ def exit_code_of(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, LockedError):
         return LOCKED
-    if isinstance(error, TemporaryError):
+    if isinstance(error, TemporaryError | ProcessError):
         return TEMPORARY
     if isinstance(error, SciSeqError):
         return REFUSED

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import sciseq
-from sciseq.errors import DataQualityError, InputError
+from sciseq.errors import DataQualityError, InputError, ProcessError
 from sciseq.jobs import run_job
 from sciseq.jobs.exit_codes import GATE, LockedError, TemporaryError, exit_code_of
 from sciseq.jobs.run import dates_of
@@ -379,6 +379,7 @@ def test_a_log_of_json(workshop):
         (TemporaryError("x"), 6),
         (InputError("x"), 2),
         (OSError(28, "full"), 6),
+        (ProcessError("a process was killed"), 6),
         (KeyboardInterrupt(), 130),
         (RuntimeError("x"), 1),
     ],
