@@ -35,6 +35,7 @@ def realised_until(state: JobState, frame: Any, as_of: Any, log: Logbook) -> Any
         None before the first forecast has come true.
     """
     new = _new_errors(state, frame, as_of, log)
+    errors: Any
     if new:
         errors = update_errors(state.errors_file, pd.concat(new))
     else:
