@@ -12,8 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-
-from .workshop import Workshop
+from workshop import Workshop
 
 USER, PASSWORD = "clerk", "hunter2 & co"
 

@@ -197,6 +197,8 @@ def test_no_process_is_left_when_the_run_is_killed(tmp_path, how):
         text=True,
         env=environment(),
         start_new_session=True,
+        # A shell may have started the tests with Ctrl-C ignored, which is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
     if how == signal.SIGINT:  # as from a terminal: to all of its processes

@@ -18,7 +18,7 @@ dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its threads would be seen by tests of memory
 def scheduler():
     """Address of a cluster whose workers have more threads than are to be used."""
     with distributed.LocalCluster(

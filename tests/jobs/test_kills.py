@@ -93,7 +93,7 @@ def written(shop: Any) -> dict[str, bytes]:
 
 @pytest.fixture
 def make(tmp_path):
-    from .workshop import Workshop
+    from workshop import Workshop
 
     def made(name: str) -> Workshop:
         folder = tmp_path / name

@@ -7,13 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer
+from workshop import panel
 
 from sciseq.cli.run import _run_dates
 from sciseq.errors import DataQualityError, InputError
 from sciseq.jobs import read_job, run_job
 from sciseq.jobs.state import JobState
-
-from .workshop import panel
 
 QUICK = {
     "model__method": "naive",

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from workshop import panel
 
 import sciseq
 from sciseq.errors import DataQualityError, InputError, ProcessError
@@ -12,8 +13,6 @@ from sciseq.jobs import run_job
 from sciseq.jobs.exit_codes import GATE, LockedError, TemporaryError, exit_code_of
 from sciseq.jobs.run import dates_of
 from sciseq.jobs.state import JobState
-
-from .workshop import panel
 
 
 def out(workshop, name="out-2024-01-11.parquet"):

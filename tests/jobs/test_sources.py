@@ -5,13 +5,12 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+from workshop import panel
 
 from sciseq.errors import DataQualityError, InputError
 from sciseq.jobs.exit_codes import TemporaryError
 from sciseq.jobs.frames import digest_of_rows
 from sciseq.jobs.sources import read_history, read_unchanged
-
-from .workshop import panel
 
 
 def test_only_rows_before_the_logical_date(workshop):
