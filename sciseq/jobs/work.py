@@ -15,11 +15,11 @@ from sciseq.jobs.job_file import Job
 from sciseq.jobs.sources import History
 from sciseq.jobs.tasks import PartResult, backtest_rows, forecast_rows, generate_rows
 
-__all__ = ["Work", "left_to_do", "work_of"]
+__all__ = ["JobWork", "left_to_do", "work_of"]
 
 
 @dataclass(frozen=True)
-class Work:
+class JobWork:
     """The parts of a run.
 
     Parameters
@@ -53,7 +53,7 @@ class Work:
         return PartResult(pd.DataFrame(), failed, [])
 
 
-def work_of(job: Job, history: History | FieldHistory, model: Any) -> Work:
+def work_of(job: Job, history: History | FieldHistory, model: Any) -> JobWork:
     """Cut the work of a job.
 
     Parameters
@@ -70,22 +70,22 @@ def work_of(job: Job, history: History | FieldHistory, model: Any) -> Work:
         number = settings["series_per_part"]
         parts: Callable[[], Iterable[Any]] = partial(history.parts, number)
         shared = (model, job["forecast"]["coverage"])
-        return Work(forecast_rows, shared, parts, {"series": number})
+        return JobWork(forecast_rows, shared, parts, {"series": number})
     if job.task == "backtest":
         is_new = job["model"]["path"] is None
         given = (model, dict(job["backtest"]), is_new)
-        return Work(backtest_rows, given, lambda: [history.frame], {}, is_numbered=True)
+        return JobWork(backtest_rows, given, lambda: [history.frame], {}, is_numbered=True)
     if job.task == "sequence":
         number = settings["spectra_per_part"]
         from sciseq.jobs.spectrum_parts import sequence_part
 
         cut = partial(spectra_of, history, number)
-        return Work(sequence_part, model, cut, {"spectra": number}, True)
+        return JobWork(sequence_part, model, cut, {"spectra": number}, True)
     number, n = settings["sequences_per_part"], job["generate"]["n"]
     sizes = [min(number, n - start) for start in range(0, n, number)]
     seeds = np.random.SeedSequence(0).generate_state(len(sizes)).tolist()
     draws = list(zip(sizes, seeds, strict=True))
-    return Work(generate_rows, model, lambda: draws, {"sequences": number}, True)
+    return JobWork(generate_rows, model, lambda: draws, {"sequences": number}, True)
 
 
 def spectra_of(history: Any, number: int) -> Iterator[Any]:

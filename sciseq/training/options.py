@@ -93,7 +93,7 @@ class TrainingOptions:
         Run the network through ``torch.compile``.
     team : Team, optional
         Processes that train together, of which this one computes its share of every
-        batch; see :mod:`sciseq.training.team`.
+        batch; see ``sciseq.training.team``.
 
     Raises
     ------
