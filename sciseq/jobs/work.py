@@ -74,7 +74,9 @@ def work_of(job: Job, history: History | FieldHistory, model: Any) -> JobWork:
     if job.task == "backtest":
         is_new = job["model"]["path"] is None
         given = (model, dict(job["backtest"]), is_new)
-        return JobWork(backtest_rows, given, lambda: [history.frame], {}, is_numbered=True)
+        return JobWork(
+            backtest_rows, given, lambda: [history.frame], {}, is_numbered=True
+        )
     if job.task == "sequence":
         number = settings["spectra_per_part"]
         from sciseq.jobs.spectrum_parts import sequence_part
