@@ -44,6 +44,7 @@ def both_forecasts(models, part):
     return [forecast_part(model, part) for model in models]
 
 
+@pytest.mark.slow
 def test_forecasts_are_the_same_bits_wherever_they_are_made(scheduler):
     panel = small_panel()
     small = {"lookback": 8, "horizon": 3}

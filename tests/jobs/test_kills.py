@@ -126,7 +126,7 @@ def check(make: Any, stops: Any, action: Any, expected: dict[str, bytes]) -> Non
 def test_some_moments(make, action):
     expected, n_steps = undisturbed(make)
     assert n_steps > 40
-    check(make, range(2, n_steps, n_steps // 5), action, expected)
+    check(make, range(2, n_steps, n_steps // 3), action, expected)
 
 
 @pytest.mark.slow

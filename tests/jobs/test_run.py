@@ -52,9 +52,9 @@ def test_the_second_run_does_nothing(workshop, monkeypatch):
 
 
 def test_the_same_run_elsewhere_writes_the_same_bytes(workshop, tmp_path_factory):
-    run_job(workshop.job())
+    run_job(workshop.job(log__report=True))
     other = type(workshop)(tmp_path_factory.mktemp("other"))
-    run_job(other.job())
+    run_job(other.job(log__report=True))
     assert workshop.files() == other.files()
 
 
@@ -402,7 +402,7 @@ def test_ranges_of_dates():
 def test_realised_errors_and_drift(workshop):
     table = panel()
     workshop.write(table)
-    job = workshop.job(retrain__drift=3.0, retrain__drift_runs=2)
+    job = workshop.job(retrain__drift=3.0, retrain__drift_runs=2, log__report=True)
     first = run_job(job, "2024-01-08").record
     assert first["drift"] is None
     quiet = run_job(job, "2024-01-09").record

@@ -17,6 +17,8 @@ BASE: dict[str, Any] = {
     "model.settings": "{lookback = 48, horizon = 24}",
     "destination.path": "out-{as_of}.parquet",
     "work.series_per_part": 3,
+    # Pictures take most of the time of so small a job.
+    "log.report": False,
 }
 
 
@@ -46,6 +48,7 @@ def toml(settings: dict[str, Any]) -> str:
             continue
         is_table = isinstance(value, str) and value.startswith("{lo")
         text = value if is_table else repr(value).replace("'", '"')
+        text = text.lower() if isinstance(value, bool) else text
         if isinstance(value, bool):
             text = str(value).lower()
         lines.append(f"{key} = {text}")
