@@ -19,11 +19,9 @@ interpreter of another one.
 """
 
 import functools
-import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import venv
 from collections.abc import Callable
@@ -44,6 +42,7 @@ from measuring import (
     verdict,
     write,
 )
+from peer_process import PeerProcess
 
 import sciseq
 
@@ -74,39 +73,6 @@ def environment() -> Path:
         subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
     stamp.write_text(f"{TORCH} {PEER}")
     return python
-
-
-class Worker:
-    """The process of the peer."""
-
-    def __init__(self, python: str) -> None:
-        command = [python, str(HERE / "transformers_worker.py")]
-        self.log = Path(tempfile.gettempdir()) / "transformers_worker.log"
-        self.process = subprocess.Popen(
-            [*command, str(torch.get_num_threads())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log.open("w"),
-            text=True,
-        )
-
-    def __call__(self, request: dict[str, Any]) -> Cell:
-        """Send a request and wait for the answer."""
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None and stdout is not None
-        stdin.write(json.dumps(request) + "\n")
-        stdin.flush()
-        for line in stdout:
-            if line.startswith("ANSWER "):
-                found: Cell = json.loads(line.removeprefix("ANSWER "))
-                return found
-        raise RuntimeError(f"transformers gave no answer, see {self.log}")
-
-    def close(self) -> None:
-        """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
 
 
 # ------------------------------------------------------------------- measuring
@@ -147,7 +113,13 @@ def run_ours(model: Any, request: dict[str, Any]) -> Cell:
 
 def measure(cell: Cell) -> Cell:
     """Generate with all in turn, after a run that does not count."""
-    worker, request = Worker(cell["python"]), request_of(cell)
+    worker, request = (
+        PeerProcess(
+            [cell["python"], HERE / "transformers_worker.py", torch.get_num_threads()],
+            "transformers",
+        ),
+        request_of(cell),
+    )
     model = our_model(request)
     tasks: dict[str, Callable[[], Cell]] = {
         "ours": functools.partial(run_ours, model, request)

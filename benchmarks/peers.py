@@ -15,7 +15,6 @@ The peer runs in a process and an environment of its own, which this script make
 """
 
 import functools
-import json
 import os
 import subprocess
 import sys
@@ -39,6 +38,7 @@ from measuring import (
     verdict,
     write,
 )
+from peer_process import PeerProcess
 
 import sciseq
 
@@ -94,39 +94,6 @@ def request_of(cell: Cell, model: str) -> dict[str, Any]:
     }
 
 
-class Worker:
-    """The process of the peer."""
-
-    def __init__(self) -> None:
-        script = HERE / "neuralforecast_worker.py"
-        self.log = ENVIRONMENT / "worker.log"
-        self.process = subprocess.Popen(
-            [environment(), script],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log.open("w"),
-            text=True,
-        )
-
-    def __call__(self, request: dict[str, Any]) -> Cell:
-        """Send a request and wait for the answer."""
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None and stdout is not None
-        stdin.write(json.dumps(request) + "\n")
-        stdin.flush()
-        for line in stdout:
-            if line.startswith("ANSWER "):
-                found: Cell = json.loads(line.removeprefix("ANSWER "))
-                return found
-        raise RuntimeError(f"neuralforecast gave no answer, see {self.log}")
-
-    def close(self) -> None:
-        """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def fit_ours(kind: Any, request: dict[str, Any]) -> Cell:
     """Fit one of our models, and forecast with it."""
     n_rows, n_series = request["n_rows"], request["n_series"]
@@ -164,7 +131,9 @@ def fit_ours(kind: Any, request: dict[str, Any]) -> Cell:
 
 def measure(cell: Cell) -> Cell:
     """Fit all models in turn, several times."""
-    worker = Worker()
+    worker = PeerProcess(
+        [environment(), HERE / "neuralforecast_worker.py"], "neuralforecast"
+    )
     runs = {name: functools.partial(fit_ours, kind) for name, kind in OURS.items()}
     runs |= dict.fromkeys(PEERS, worker)
     names = list(runs)

@@ -25,7 +25,6 @@ Needs ``$SCISEQ_DATA``.
 """
 
 import functools
-import json
 import os
 import resource
 import subprocess
@@ -35,7 +34,6 @@ import time
 import venv
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from measuring import (
@@ -50,6 +48,7 @@ from measuring import (
     verdict,
     write,
 )
+from peer_process import PeerProcess
 from peptide_peers_ours import (
     BATCH,
     LENGTH,
@@ -104,45 +103,12 @@ def environment() -> Path:
     return python
 
 
-class Worker:
-    """The process of the peer."""
-
-    def __init__(self, python: str) -> None:
-        self.command = [python, str(HERE / "casanovo_worker.py")]
-        self.log = Path(tempfile.gettempdir()) / "casanovo_worker.log"
-        self.process = subprocess.Popen(
-            self.command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log.open("w"),
-            text=True,
-        )
-
-    def __call__(self, request: dict[str, Any]) -> Cell:
-        """Send a request and wait for the answer."""
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None and stdout is not None
-        stdin.write(json.dumps(request) + "\n")
-        stdin.flush()
-        for line in stdout:
-            if line.startswith("ANSWER "):
-                found: Cell = json.loads(line.removeprefix("ANSWER "))
-                return found
-        raise RuntimeError(f"Casanovo gave no answer, see {self.log}")
-
-    def close(self) -> None:
-        """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
 # ------------------------------------------------------------------- measuring
 
 
 def measure(cell: Cell) -> Cell:
     """Measure one cell."""
-    worker = Worker(cell["python"])
+    worker = PeerProcess([cell["python"], HERE / "casanovo_worker.py"], "casanovo")
     with tempfile.TemporaryDirectory() as folder:
         if cell["part"] == "commands":
             return measure_commands(cell, worker, Path(folder))
@@ -162,7 +128,7 @@ def take_turns(
     return found
 
 
-def measure_decoding(cell: Cell, worker: Worker, folder: Path) -> Cell:
+def measure_decoding(cell: Cell, worker: PeerProcess, folder: Path) -> Cell:
     """Decode in memory, both in turn."""
     chosen, network = records(cell), make_network()
     batches, peaks = batches_of(chosen), stacked(chosen)
@@ -191,7 +157,7 @@ def measure_decoding(cell: Cell, worker: Worker, folder: Path) -> Cell:
     }
 
 
-def measure_commands(cell: Cell, worker: Worker, folder: Path) -> Cell:
+def measure_commands(cell: Cell, worker: PeerProcess, folder: Path) -> Cell:
     """Run both command lines, from start to written mzTab."""
     chosen = records(cell)
     spectra, checkpoint = folder / "spectra.mgf", folder / "random.ckpt"

@@ -76,9 +76,11 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
         Target, as given to :func:`temporary_path`.
     """
     target = Path(path)
-    front, back = re.escape(f".{target.stem}."), re.escape(f".part{target.suffix}")
+    stem, suffix = re.escape(target.stem), re.escape(target.suffix)
+    # More than once where a writer was given a temporary name, and made one of it.
+    pattern = re.compile(rf"\.+{stem}(\.[0-9a-f]{{12}}\.part)+{suffix}")
     for one in target.parent.iterdir():
-        if re.fullmatch(f"{front}[0-9a-f]{{12}}{back}", one.name):
+        if pattern.fullmatch(one.name):
             one.unlink(missing_ok=True)
 
 

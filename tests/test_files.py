@@ -158,6 +158,17 @@ def test_leftovers_of_a_killed_writer_go_and_nothing_else(tmp_path):
     assert sorted(one.name for one in tmp_path.iterdir()) == sorted(others)
 
 
+def test_leftovers_of_a_writer_inside_a_writer_go_too(tmp_path):
+    target = tmp_path / "out.parquet"
+    with files.temporary_path(target) as outer:
+        with pytest.raises(KeyError), files.temporary_path(outer) as inner:
+            raise KeyError
+        outer.write_text("whole")
+    inner.write_text("a part")  # as a kill leaves it
+    files.remove_leftovers(target)
+    assert [one.name for one in tmp_path.iterdir()] == ["out.parquet"]
+
+
 def test_all_leftovers_of_a_folder_go_and_nothing_else(tmp_path):
     kept = [".hidden.part", ".a.part.csv", "b.0123456789ab.part.csv", "out.csv"]
     gone = [".out.0123456789ab.part.csv", ".x.y.0123456789ab.part"]

@@ -85,7 +85,7 @@ def run_on_dask(
 
 
 def _local_cluster(n_workers: int) -> Any:
-    return LocalCluster(  # type: ignore[no-untyped-call]
+    return LocalCluster(
         n_workers=n_workers,
         threads_per_worker=1,
         processes=True,
@@ -102,9 +102,7 @@ def _local_cluster(n_workers: int) -> Any:
 def _connected(address: str) -> Iterator[Any]:
     """Connect to a scheduler that has workers; Dask's default client stays."""
     try:
-        client = Client(  # type: ignore[no-untyped-call]
-            address, timeout=_CONNECT, set_as_default=False
-        )
+        client = Client(address, timeout=_CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:  # a time-out is the former
         raise InputError(
             f"no Dask scheduler can be reached at {address!r}: {error}",
@@ -263,7 +261,7 @@ class _Flight:
         while True:
             try:
                 with self._client.as_current():
-                    found = wait(  # type: ignore[no-untyped-call]
+                    found = wait(
                         [*self._sent], timeout=_LOOK, return_when="FIRST_COMPLETED"
                     )
             except TimeoutError:

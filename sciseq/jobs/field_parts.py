@@ -235,5 +235,5 @@ def _culled(block: Any) -> Any:
         return block
     from dask.base import optimize
 
-    (culled,) = optimize(block)  # type: ignore[no-untyped-call]
+    (culled,) = optimize(block)
     return culled

@@ -76,6 +76,10 @@ class FieldHistory:
             "last": str(times.max()),
         }
 
+    def shown(self) -> Any:
+        """Return the rows that a report shows: None when they have not been read."""
+        return self.__dict__.get("frame")
+
     def as_result(self, frame: Any, suffix: str) -> Any:
         """Return forecasts of cells as a field again, for a file that holds fields."""
         if suffix not in (".nc", ".nc4", ".zarr"):

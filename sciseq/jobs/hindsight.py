@@ -14,15 +14,15 @@ from sciseq.jobs.state import JobState, moment
 __all__ = ["drift_since", "realised_until"]
 
 
-def realised_until(state: JobState, frame: Any, as_of: Any, log: Logbook) -> Any:
+def realised_until(state: JobState, history: Any, as_of: Any, log: Logbook) -> Any:
     """Store the errors that have become known, and return those known by a date.
 
     Parameters
     ----------
     state : JobState
         Of the job: its runs, and the table of errors.
-    frame : pandas.DataFrame
-        Rows before the logical date.
+    history : History or FieldHistory
+        Rows before the logical date; they are only read when a forecast waits for them.
     as_of : pandas.Timestamp or int
         Logical date. Later runs, and what came true later, do not count, so that a
         date which is filled in is judged as it would have been then.
@@ -34,7 +34,7 @@ def realised_until(state: JobState, frame: Any, as_of: Any, log: Logbook) -> Any
     pandas.DataFrame or None
         None before the first forecast has come true.
     """
-    new = _new_errors(state, frame, as_of, log)
+    new = _new_errors(state, history, as_of, log)
     errors = (
         update_errors(state.errors_file, pd.concat(new))
         if new
@@ -45,7 +45,7 @@ def realised_until(state: JobState, frame: Any, as_of: Any, log: Logbook) -> Any
     return errors[(errors["time"] < as_of) & (errors["as_of"] < as_of)]
 
 
-def _new_errors(state: JobState, frame: Any, as_of: Any, log: Logbook) -> list[Any]:
+def _new_errors(state: JobState, history: Any, as_of: Any, log: Logbook) -> list[Any]:
     """Return the errors of forecasts that have come true since the run before."""
     before = [
         one
@@ -65,7 +65,9 @@ def _new_errors(state: JobState, frame: Any, as_of: Any, log: Logbook) -> list[A
             continue
         forecast = pd.read_parquet(run.output)
         try:
-            new = realised_errors(forecast, frame, as_of=date, run_id=run.path.name)
+            new = realised_errors(
+                forecast, history.frame, as_of=date, run_id=run.path.name
+            )
         except SciSeqError as error:  # the source has other columns by now
             log.warning("a forecast cannot be compared", run_id=run.path.name,
                         error=str(error))  # fmt: skip

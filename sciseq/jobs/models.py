@@ -34,6 +34,7 @@ __all__ = [
     "decide",
     "fit_candidate",
     "given_model",
+    "given_path",
     "judge",
 ]
 
@@ -131,8 +132,8 @@ def build_model(job: Job) -> Any:
     return made
 
 
-def given_model(job: Job) -> tuple[Any, str]:
-    """Return the saved model that a job names, and its version.
+def given_path(job: Job) -> Path:
+    """Return where the saved model of a job is.
 
     Raises
     ------
@@ -141,9 +142,8 @@ def given_model(job: Job) -> tuple[Any, str]:
     """
     if job["model"]["path"] is None:
         from sciseq.sequencing.pretrained_model import PRETRAINED
-        from sciseq.sequencing.sequencer import PeptideSequencer
 
-        return PeptideSequencer.pretrained(), file_digest(PRETRAINED)[:16]
+        return PRETRAINED
     path = job.path(job["model"]["path"])
     if not path.exists():
         raise TemporaryError(
@@ -151,7 +151,16 @@ def given_model(job: Job) -> tuple[Any, str]:
             where=str(path),
             hint="Mend model.path, or make the model.",
         )
-    return load(path), file_digest(path)[:16]
+    return path
+
+
+def given_model(job: Job) -> Any:
+    """Load the saved model that a job names; for spectra the pretrained one else."""
+    if job["model"]["path"] is None:
+        from sciseq.sequencing.sequencer import PeptideSequencer
+
+        return PeptideSequencer.pretrained()
+    return load(given_path(job))
 
 
 # --------------------------------------------------------------------- a new model

@@ -69,9 +69,9 @@ def panel_parts(frame: pd.DataFrame, series_per_part: int) -> Iterator[pd.DataFr
                       series_per_part):  # fmt: skip
         end = int(ends[min(last, len(labels) - 1)])
         rows = slice(start, end) if is_in_order else order[start:end]
-        part = frame.iloc[rows]
+        part: Any = frame.iloc[rows]
         # A cut index still holds the labels of all series, which would travel along.
-        part.index = part.index.remove_unused_levels()  # type: ignore[attr-defined]
+        part.index = part.index.remove_unused_levels()
         yield part
         start = end
 

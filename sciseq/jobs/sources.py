@@ -81,6 +81,10 @@ class History:
 
         return panel_parts(self.frame, number)
 
+    def shown(self) -> Any:
+        """Return the rows that a report shows."""
+        return self.frame
+
     def as_result(self, frame: Any, suffix: str) -> Any:
         """Return forecasts in the form of the source: a table, as they are."""
         return frame

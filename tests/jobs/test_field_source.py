@@ -99,3 +99,19 @@ def test_what_cannot_be_a_field(stored):
             coords={"time": pd.date_range("2024-01-01", periods=3)},
         ).to_netcdf(other, engine="h5netcdf")
         run_job(field_job(stored, "nc"), "2023-01-01")
+
+
+def test_a_saved_model_reads_no_more_than_a_part(stored, field, monkeypatch):
+    from sciseq.jobs.field_source import FieldHistory
+
+    job = field_job(stored, "nc", state="first")
+    record = run_job(job, "2024-01-10").record
+    model = str(job.state / "models" / record["model_version"])
+
+    def whole(history):
+        raise AssertionError("the field was read whole")
+
+    monkeypatch.setattr(FieldHistory, "frame", property(whole))
+    saved = {"model__method": None, "model__settings": None, "model__path": model}
+    again = field_job(stored, "nc", **saved, state="second", log__report=True)
+    assert run_job(again, "2024-01-10").exit_code == 0

@@ -131,9 +131,9 @@ def test_some_moments(make, action):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("action", [kill, fill_the_disk], ids=["kill", "full disk"])
-def test_many_moments(make, action):
+def test_every_moment(make, action):
     expected, n_steps = undisturbed(make)
-    check(make, range(1, n_steps + 1, 3), action, expected)
+    check(make, range(1, n_steps + 1), action, expected)
 
 
 def test_a_part_that_was_damaged_is_made_anew(make):
@@ -149,3 +149,45 @@ def test_a_part_that_was_damaged_is_made_anew(make):
     for date in DATES:
         run_job(job, date)
     assert written(shop) == expected
+
+
+def test_a_fit_that_is_killed_goes_on_from_its_checkpoint(make):
+    """The network that comes of it has the bits of an undisturbed fit."""
+    settings = {
+        "model__method": "s-mamba",
+        "model__settings": "{lookback = 24, horizon = 6, d_model = 8, max_epochs = 4}",
+    }
+
+    def after_the_first_epoch() -> None:
+        """Kill at the first write that finds a whole checkpoint."""
+        if list(shop.folder.rglob("checkpoints/epoch-*.safetensors")):
+            kill()
+
+    class Watching(Steps):
+        def _wrap(self, owner: Any, name: str) -> None:
+            self.stop = -1
+            original = getattr(owner, name)
+
+            def watched(*args: Any, **kwargs: Any) -> Any:
+                after_the_first_epoch()
+                return original(*args, **kwargs)
+
+            setattr(owner, name, watched)
+
+    def child(job: Any) -> None:
+        Watching(0, None).watch()
+        run_job(job, DATES[0])
+        os._exit(0)
+
+    whole = make("whole")
+    run_job(whole.job(**settings), DATES[0])
+    shop = make("killed")
+    job = shop.job(**settings)
+    process = multiprocessing.get_context("fork").Process(target=child, args=(job,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert list(shop.folder.rglob("checkpoints/epoch-*.safetensors"))
+    assert not list(shop.folder.rglob("models/*.json"))
+    run_job(job, DATES[0])
+    assert written(shop) == written(whole)

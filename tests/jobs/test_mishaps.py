@@ -109,7 +109,7 @@ def test_the_log_says_where_a_fault_came_from(workshop, monkeypatch):
     def broken(*args):
         raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setattr("sciseq.jobs.run.fit_candidate", broken)
+    monkeypatch.setattr("sciseq.jobs.execution.fit_candidate", broken)
     assert command(path, "2024-01-10") == 1
     log = (read_job(path).state / "log.txt").read_text()
     assert "Traceback" in log and "in broken" in log

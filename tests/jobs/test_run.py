@@ -41,7 +41,7 @@ def test_the_second_run_does_nothing(workshop, monkeypatch):
         raise AssertionError("this was done already")
 
     for name in ("fit_candidate", "run_parts", "judge"):
-        monkeypatch.setattr(f"sciseq.jobs.run.{name}", never)
+        monkeypatch.setattr(f"sciseq.jobs.execution.{name}", never)
     second = run_job(workshop.job(work__series_per_part=2))
     assert second.is_repeated and second.record == first.record
     job_file = {"job.toml"}
@@ -49,6 +49,15 @@ def test_the_second_run_does_nothing(workshop, monkeypatch):
     assert {k: v for k, v in after.items() if k not in job_file} == {
         k: v for k, v in before.items() if k not in job_file
     }
+
+
+def test_a_repeated_run_does_not_load_its_model(workshop, monkeypatch):
+    model = sciseq.LinearForecaster(lookback=48, horizon=24)
+    model.fit(panel().set_index(["unique_id", "ds"])).save(workshop.folder / "m")
+    job = workshop.job(model__method=None, model__settings=None, model__path="m")
+    run_job(job)
+    monkeypatch.setattr("sciseq.jobs.models.load", None)
+    assert run_job(job).is_repeated
 
 
 def test_the_same_run_elsewhere_writes_the_same_bytes(workshop, tmp_path_factory):
@@ -69,7 +78,7 @@ def test_a_lost_or_changed_result_is_written_again(workshop, monkeypatch):
     run_job(workshop.job())
     path = workshop.folder / "out-2024-01-11.parquet"
     content = path.read_bytes()
-    monkeypatch.setattr("sciseq.jobs.run.fit_candidate", None)
+    monkeypatch.setattr("sciseq.jobs.execution.fit_candidate", None)
     for damage in (path.unlink, lambda: path.write_bytes(content[:-1] + b"x")):
         damage()
         assert run_job(workshop.job()).is_repeated
