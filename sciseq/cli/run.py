@@ -26,7 +26,8 @@ def run(
         typer.Option(help="Last logical date of a range, which begins with --as-of."),
     ] = None,
     step: Annotated[
-        str, typer.Option(help="Step of the range, as in 1D, 1h or 7D.")
+        str,
+        typer.Option(help="Step of the range: 1D or 1h; a number for numbered rows."),
     ] = "1D",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and check, but write nothing.")

@@ -199,8 +199,8 @@ def _to_frame(data: Any, time: Hashable, series: str | None, file: Path) -> Any:
             f"variables {gridded[:5]} have dimensions besides {rows}, next to "
             f"{len(data.data_vars) - 1} other variables",
             where=str(file),
-            hint="Leave variables out with --drop (in Python: drop=[...]), or name a "
-            "dimension of many series with --series-column.",
+            hint="Leave variables out with --drop (in Python: drop=[...], in a job: "
+            "source.drop), or name a dimension of many series with --series-column.",
         )
     units = {
         str(name): data[name].attrs["units"]

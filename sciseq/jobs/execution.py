@@ -17,9 +17,9 @@ from sciseq.jobs.hindsight import drift_since, realised_until
 from sciseq.jobs.job_file import Job
 from sciseq.jobs.logbook import Logbook
 from sciseq.jobs.logical_dates import check_same_clocks
+from sciseq.jobs.model_settings import build_model
 from sciseq.jobs.models import (
     Decision,
-    build_model,
     decide,
     fit_candidate,
     given_model,
@@ -123,7 +123,7 @@ class Execution:
         self._look(as_of)
         decision = self._decide(None)
         if decision.is_fit:
-            build_model(self.job)  # are its settings right?
+            build_model(self.job["model"])  # are its settings right?
         record = self._record(decision)
         if self.place is not None:
             self.place.check()
@@ -274,7 +274,7 @@ class Execution:
             record["model_version"] = self.version
             return given_model(self.job), True
         if self.job.task == "backtest":
-            return build_model(self.job), True  # fitted at its origins
+            return build_model(self.job["model"]), True  # fitted at its origins
         previous = self.card and self._load(self.card)
         if not decision.is_fit:
             assert self.card is not None

@@ -14,7 +14,8 @@ from pickle import loads
 from typing import Any
 from uuid import uuid4
 
-from sciseq.errors import InputError, MissingDependencyError, SciSeqError
+from sciseq.errors import InputError, MissingDependencyError
+from sciseq.jobs.exit_codes import TemporaryError
 from sciseq.jobs.worker_calls import Work, call_packed, load_work, pack, worker_died
 
 try:
@@ -117,8 +118,8 @@ def _connected(address: str) -> Iterator[Any]:
         yield client
 
 
-def _without_workers(address: str) -> InputError:
-    return InputError(
+def _without_workers(address: str) -> TemporaryError:
+    return TemporaryError(
         f"the Dask scheduler at {address!r} has no workers, {_NO_WORKERS:.0f} s long",
         where="scheduler",
         hint=f"Start some with `dask worker {address} --nthreads 1`.",
@@ -302,8 +303,8 @@ class _Flight:
         return one.index, result
 
 
-def _lost() -> SciSeqError:
-    return SciSeqError(
+def _lost() -> TemporaryError:
+    return TemporaryError(
         "the connection to the Dask scheduler was lost",
         where="scheduler",
         hint="See whether it still runs, and start again.",

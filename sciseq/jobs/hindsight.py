@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from sciseq.errors import SciSeqError
+from sciseq.errors import FileFormatError, SciSeqError
 from sciseq.jobs.drift import drift_of, realised_errors, update_errors
 from sciseq.jobs.error_table import read_errors
 from sciseq.jobs.logbook import Logbook
@@ -34,19 +34,26 @@ def realised_until(state: JobState, history: Any, as_of: Any, log: Logbook) -> A
     pandas.DataFrame or None
         None before the first forecast has come true.
     """
-    new = _new_errors(state, history, as_of, log)
-    errors = (
-        update_errors(state.errors_file, pd.concat(new))
-        if new
-        else read_errors(state.errors_file)
-    )
+    file = state.errors_file
+    new = _new_errors(state, history, as_of, log, is_first=not file.exists())
+    try:
+        errors = update_errors(file, pd.concat(new)) if new else read_errors(file)
+    except FileFormatError as error:
+        log.warning("the table of errors is damaged and made anew", error=str(error))
+        file.unlink()
+        return realised_until(state, history, as_of, log)
     if errors is None:
         return None
     return errors[(errors["time"] < as_of) & (errors["as_of"] < as_of)]
 
 
-def _new_errors(state: JobState, history: Any, as_of: Any, log: Logbook) -> list[Any]:
-    """Return the errors of forecasts that have come true since the run before."""
+def _new_errors(
+    state: JobState, history: Any, as_of: Any, log: Logbook, *, is_first: bool
+) -> list[Any]:
+    """Return the errors of forecasts that have come true since the run before.
+
+    When there is no table yet they are those of all forecasts that are kept.
+    """
     before = [
         one
         for one in state.records()
@@ -56,7 +63,7 @@ def _new_errors(state: JobState, history: Any, as_of: Any, log: Logbook) -> list
     seen = moment(before[-1]["as_of"]) if before else None
     found = []
     for one in before:
-        if moment(one["ends"]) < seen:
+        if not is_first and moment(one["ends"]) < seen:
             continue
         run = state.run(one["run_id"])
         date = moment(one["as_of"])

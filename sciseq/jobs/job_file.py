@@ -303,6 +303,8 @@ def _check_relations(
         _check_model(task, model, problems)
     _check_destination(task, sections["destination"], problems)
     _check_spans(sections, problems)
+    if task == "backtest":
+        _check_metrics(sections["backtest"]["metrics"], problems)
     gates = sections["gates"]["against"]
     for name in gates if isinstance(gates, list) else ():
         if name not in _GATES:
@@ -326,9 +328,13 @@ def _check_source(
         (".nc", ".nc4", ".zarr")
     ):
         problems.append("source.field needs a source.path that ends in .nc or .zarr")
-    if source["field"] is not None and source["time_zone"] is not None:
-        problems.append("source.time_zone does not go with source.field: the times of "
-                        "a field are taken as they are")  # fmt: skip
+    if source["field"] is not None:
+        problems.extend(
+            f"source.{key} does not go with source.field: the times and cells of a "
+            "field are taken as they are"
+            for key in ("time_zone", "time_column", "series_column", "drop")
+            if source[key]
+        )
     if source["url_env"] is not None:
         if (source["table"] is None) == (source["query"] is None):
             problems.append("source.url_env needs either source.table or source.query")
@@ -355,7 +361,9 @@ def _check_model(task: str, model: dict[str, Any], problems: list[str]) -> None:
         return
     kind = {"sequence": "sequencing", "generate": "generation"}.get(task, "forecasting")
     method = method_by_name(str(model["method"]))
-    if method is None or (method.data != kind and task != "fit"):
+    if task == "fit" and method is not None and method.data == "sequencing":
+        problems.append("a job learns from no spectra: `sciseq sequence train` does")
+    elif method is None or (method.data != kind and task != "fit"):
         names = [one.name for one in METHODS if one.data == kind]
         guess = nearest_name(str(model["method"]), names)
         problems.append(
@@ -387,6 +395,19 @@ def _check_destination(task: Any, place: dict[str, Any], problems: list[str]) ->
             for name in _PLACE.findall(place["path"])
             if name not in PLACES
         )
+
+
+def _check_metrics(names: Any, problems: list[str]) -> None:
+    from sciseq.metrics import METRICS
+
+    known = [name for name, one in METRICS.items() if one.judges == "forecast"]
+    for name in names if isinstance(names, list) else ():
+        if name not in known:
+            guess = nearest_name(str(name), known)
+            problems.append(
+                f"backtest.metrics holds {name!r}, allowed are {', '.join(known)}"
+                + (f". {guess}" if guess else "")
+            )
 
 
 def _check_spans(sections: dict[str, dict[str, Any]], problems: list[str]) -> None:

@@ -1,7 +1,6 @@
 """Which model a run uses: the one there is, or a new one that passes its gates."""
 
 import contextlib
-import importlib
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -12,11 +11,12 @@ import pandas as pd
 
 from sciseq.data.containers import read_panel
 from sciseq.data.timeline import Step, infer_step
-from sciseq.errors import InputError, SciSeqError, SciSeqWarning, nearest_name
+from sciseq.errors import InputError, SciSeqError, SciSeqWarning
 from sciseq.jobs.exit_codes import TemporaryError
 from sciseq.jobs.frames import rows_before, without
 from sciseq.jobs.job_file import Job
 from sciseq.jobs.logbook import Logbook
+from sciseq.jobs.model_settings import build_model
 from sciseq.jobs.state import (
     RunFolder,
     file_digest,
@@ -26,11 +26,9 @@ from sciseq.jobs.state import (
     write_json,
 )
 from sciseq.persistence import load
-from sciseq.registry import method_by_name
 
 __all__ = [
     "Decision",
-    "build_model",
     "decide",
     "fit_candidate",
     "given_model",
@@ -105,33 +103,6 @@ def decide(
     return Decision(False, f"the model of {card['trained_as_of']} is kept")
 
 
-def build_model(job: Job) -> Any:
-    """Return the unfitted model that a job describes.
-
-    Raises
-    ------
-    InputError
-        For a setting that the method does not have, or does not allow.
-    """
-    method = method_by_name(job["model"]["method"])
-    assert method is not None  # the job file was checked
-    made = getattr(importlib.import_module(method.module_name), method.class_name)()
-    known = made.get_params()
-    settings = dict(job["model"]["settings"])
-    for name in settings:
-        if name not in known:
-            raise InputError(
-                f"{method.name} has no parameter {name!r}, it has {', '.join(known)}",
-                where="model.settings",
-                hint=nearest_name(name, known) or None,
-            )
-    if "random_state" in known and settings.get("random_state") is None:
-        settings["random_state"] = 0  # a job gives the same bytes each time
-    made.set_params(**settings)
-    made._check_parameters()
-    return made
-
-
 def given_path(job: Job) -> Path:
     """Return where the saved model of a job is.
 
@@ -196,7 +167,7 @@ def fit_candidate(
     if card is not None and folder.is_dir() and card["digest"] == file_digest(folder):
         log.info("goes on with the model that was fitted", version=card["version"])
         return card, folder
-    model = build_model(job)
+    model = build_model(job["model"])
     failed: list[dict[str, str]] = []
     if isinstance(frame, pd.DataFrame):
         rows, failed = without_broken_series(frame, model)

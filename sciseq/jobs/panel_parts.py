@@ -60,20 +60,28 @@ def panel_parts(frame: pd.DataFrame, series_per_part: int) -> Iterator[pd.DataFr
             where="index, first level",
             hint="Drop these rows or name their series.",
         )
-    codes, labels = pd.factorize(index.codes[0], sort=False)
-    order = np.argsort(codes, kind="stable")  # rows of a series stay in order
-    ends = np.cumsum(np.bincount(codes, minlength=len(labels)))
-    is_in_order = bool((codes[1:] >= codes[:-1]).all())
+    codes = index.codes[0]
+    if not _is_ascending(codes):  # else they say already in which order series come
+        codes, _ = pd.factorize(codes, sort=False)
+    is_in_order = _is_ascending(codes)
+    if not is_in_order:
+        order = np.argsort(codes, kind="stable")  # rows of a series stay in order
+    sizes = np.bincount(codes)
+    ends = np.cumsum(sizes[sizes > 0])
     start = 0
-    for last in range(series_per_part - 1, len(labels) + series_per_part - 1,
+    for last in range(series_per_part - 1, len(ends) + series_per_part - 1,
                       series_per_part):  # fmt: skip
-        end = int(ends[min(last, len(labels) - 1)])
+        end = int(ends[min(last, len(ends) - 1)])
         rows = slice(start, end) if is_in_order else order[start:end]
         part: Any = frame.iloc[rows]
         # A cut index still holds the labels of all series, which would travel along.
         part.index = part.index.remove_unused_levels()
         yield part
         start = end
+
+
+def _is_ascending(codes: Any) -> bool:
+    return bool((codes[1:] >= codes[:-1]).all())
 
 
 class PartForecast(NamedTuple):

@@ -76,15 +76,18 @@ def dates_of(first: str | None, last: str | None, step: str) -> list[Any]:
     --------
     >>> [str(one.date()) for one in dates_of("2024-05-01", "2024-05-15", "7D")]
     ['2024-05-01', '2024-05-08', '2024-05-15']
+    >>> dates_of("100", "120", "10")  # where the rows are numbered
+    [100, 110, 120]
     """
     if last is None:
         return [first]
     try:
-        dates = list(pd.date_range(first, last, freq=step)) if first else []
+        dates = _between(first, last, step) if first else []
     except (ValueError, ZeroDivisionError) as error:
         raise InputError(
             f"--as-of {first} --until {last} --step {step} is no range: {error}",
             where="--until",
+            hint="Write --step 1D; a number where the rows are numbered.",
         ) from error
     if not dates:
         raise InputError(
@@ -93,3 +96,9 @@ def dates_of(first: str | None, last: str | None, step: str) -> list[Any]:
             hint="Give the first date with --as-of, and --until after it.",
         )
     return dates
+
+
+def _between(first: str, last: str, step: str) -> list[Any]:
+    if step.isdigit():  # of rows that are numbered
+        return list(range(int(first), int(last) + 1, int(step)))
+    return list(pd.date_range(first, last, freq=step))

@@ -318,7 +318,9 @@ def _check_labels(frame: Any, where: str) -> None:
     """Refuse rows that do not say when they were, or of which series."""
     index = frame.index
     for level, what in ((-1, "time"), (-2, "series"))[: index.nlevels]:
-        missing = np.flatnonzero(index.get_level_values(level).isna())
+        # Of many rows the labels are not written out: those without have code -1.
+        bare = index.codes[level] < 0 if index.nlevels > 1 else index.isna()
+        missing = np.flatnonzero(bare)
         if len(missing):
             raise DataQualityError(
                 f"rows without a {what}: {len(missing)}, the first of them holds "

@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 _SHORT_ROW = 16
+_VECTOR, _NARROW_HEAD = 16, 16
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -56,12 +57,36 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     """
     is_slow = q.device.type == "cpu" and q.dtype == torch.bfloat16
     if not is_slow or not torch.is_grad_enabled():
+        if mask is None and _has_slow_tail(q, k):
+            k, v, mask = _padded_keys(k, v)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     with torch.autocast("cpu", enabled=False):
         found = F.scaled_dot_product_attention(
             q.float(), k.float(), v.float(), attn_mask=mask
         )
     return found.to(q.dtype)
+
+
+def _has_slow_tail(q: Tensor, k: Tensor) -> bool:
+    """Tell whether the kernel is faster with more keys.
+
+    On a CPU it takes exponentials 16 at a time, and one by one what is left of a row.
+    In narrow heads that is most of its time; in wide ones, and with gradients, copying
+    the keys costs more.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False  # compiled code must not depend on the number of keys
+    is_narrow = q.device.type == "cpu" and q.shape[-1] <= _NARROW_HEAD
+    return is_narrow and k.shape[-2] % _VECTOR >= _VECTOR // 2
+
+
+def _padded_keys(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Lengthen keys and values to whole vectors, with a mask of those to be read."""
+    n_keys = k.shape[-2]
+    n_more = -n_keys % _VECTOR
+    k, v = (F.pad(one, (0, 0, 0, n_more)) for one in (k, v))
+    is_key = torch.arange(n_keys + n_more, device=k.device) < n_keys
+    return k, v, is_key.expand(1, 1, 1, -1)
 
 
 class MultiHeadSelfAttention(nn.Module):

@@ -56,6 +56,26 @@ def test_all_problems_are_told_together(workshop):
         ({"model__path": "model"}, "model needs either method or path"),
         ({"task": "fit"}, "leave the destination out"),
         ({"task": "forecasts"}, "Did you mean 'forecast'"),
+        (
+            {"task": "backtest", "backtest__metrics": ["maee"]},
+            "backtest.metrics holds 'maee', allowed are mse, mae",
+        ),
+        (
+            {"task": "backtest", "backtest__metrics": ["coverage"]},
+            "backtest.metrics holds 'coverage'",
+        ),
+        (
+            {"source__field": "sst", "source__path": "a.nc"},
+            "source.series_column does not go with source.field",
+        ),
+        (
+            {
+                "task": "fit",
+                "destination__path": None,
+                "model__method": "peptide-sequencer",
+            },
+            "sciseq sequence train",
+        ),
         ({"task": "sequence"}, "no method for sequencing"),
         ({"name": None}, "name is missing"),
         ({"source__drop": "y"}, "a list of texts"),

@@ -12,6 +12,7 @@ from workshop import panel
 from sciseq.cli.run import _run_dates
 from sciseq.errors import DataQualityError, InputError
 from sciseq.jobs import read_job, run_job
+from sciseq.jobs.error_table import read_errors
 from sciseq.jobs.state import JobState
 
 QUICK = {
@@ -57,6 +58,14 @@ def lose_forecast(state: Path) -> None:
     next(state.glob("runs/*/output.parquet")).unlink()
 
 
+def damage_errors(state: Path) -> None:
+    (state / "errors.parquet").write_bytes(b"x")
+
+
+def lose_errors(state: Path) -> None:
+    (state / "errors.parquet").unlink()
+
+
 def add_stray_file(state: Path) -> None:
     (state / "runs" / ".DS_Store").write_bytes(b"x")
 
@@ -80,6 +89,25 @@ def test_damage_stops_no_later_run(workshop, damage):
     run_job(workshop.job(**QUICK, state="whole"), "2024-01-09")
     run_job(workshop.job(**QUICK, state="whole"), "2024-01-10")
     assert (workshop.folder / "out-2024-01-10.csv").read_bytes() == expected
+
+
+@pytest.mark.parametrize("damage", [damage_errors, lose_errors])
+def test_the_table_of_errors_is_made_anew(workshop, damage):
+    dates = ["2024-01-07", "2024-01-08", "2024-01-09", "2024-01-10"]
+    for date in dates[:3]:
+        run_job(workshop.job(**QUICK), date)
+    damage(workshop.job().state)
+    for state in ("load.state", "whole"):
+        for date in dates:
+            run_job(workshop.job(**QUICK, state=state), date)
+    mended, whole = (
+        read_errors(workshop.folder / state / "errors.parquet")
+        for state in ("load.state", "whole")
+    )
+    # Runs have names by their jobs, and the two jobs differ in their state folder.
+    columns = [name for name in whole if name != "run_id"]
+    assert len(whole) == 7 * 24 * 3
+    pd.testing.assert_frame_equal(mended[columns], whole[columns])
 
 
 def test_a_fitted_model_that_is_lost_is_fitted_again(workshop):

@@ -399,6 +399,7 @@ def test_exit_codes(error, code):
 def test_ranges_of_dates():
     assert dates_of(None, None, "1D") == [None]
     assert len(dates_of("2024-01-01", "2024-01-03", "1D")) == 3
+    assert dates_of("5", "9", "2") == [5, 7, 9]
     for wrong in (("2024-01-03", "2024-01-01", "1D"), (None, "2024-01-01", "1D"),
                   ("2024-01-01", "2024-01-03", "soon")):  # fmt: skip
         with pytest.raises(InputError):

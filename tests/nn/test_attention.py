@@ -12,6 +12,7 @@ from sciseq.nn import (
     build_network,
     set_dropout_generator,
 )
+from sciseq.nn.attention import _has_slow_tail, _padded_keys, attend
 
 
 def build(factory, seed=0):
@@ -57,6 +58,27 @@ def test_equals_the_card(n_tokens, n_heads):
         if n_tokens > 1:
             unscaled = naive_attention(attention, tokens, exponent=0)
             assert not torch.allclose(got, unscaled, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n_keys", "is_lengthened"), [(7, False), (8, True), (42, True), (48, False)]
+)
+def test_keys_that_fill_whole_vectors_change_nothing(n_keys, is_lengthened):
+    q = normal(2, 3, 5, 4)
+    k, v = normal(2, 2, 3, n_keys, 4, seed=2)
+    want = (q @ k.mT / 2).softmax(-1) @ v
+    with torch.no_grad():
+        assert _has_slow_tail(q, k) == is_lengthened
+        got = attend(q, k, v)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-13)
+    long_k, long_v, _ = _padded_keys(k, v)
+    assert long_k.shape[2] % 16 == 0
+    unmasked = nn.functional.scaled_dot_product_attention(q, long_k, long_v)
+    assert torch.allclose(unmasked, want) == (n_keys % 16 == 0)
+    # With gradients, and in wide heads, copying costs more than it saves.
+    assert not _has_slow_tail(q, k)
+    with torch.no_grad():
+        assert not _has_slow_tail(normal(1, 1, 5, 32), k)
 
 
 @pytest.mark.parametrize("n_tokens", [1, 7, 15, 16, 17])
