@@ -1,6 +1,7 @@
 """How the work of a task is cut into parts, and what joins them."""
 
 import itertools
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sciseq.errors import InputError
 from sciseq.jobs.executors import Failure
 from sciseq.jobs.field_source import FieldHistory
 from sciseq.jobs.job_file import Job
@@ -67,6 +69,8 @@ def work_of(job: Job, history: History | FieldHistory, model: Any) -> JobWork:
     """
     settings = job["work"]
     if job.task == "forecast":
+        if isinstance(history, History):
+            _check_columns(model, history)
         number = settings["series_per_part"]
         parts: Callable[[], Iterable[Any]] = partial(history.parts, number)
         shared = (model, job["forecast"]["coverage"])
@@ -88,6 +92,35 @@ def work_of(job: Job, history: History | FieldHistory, model: Any) -> JobWork:
     seeds = np.random.SeedSequence(0).generate_state(len(sizes)).tolist()
     draws = list(zip(sizes, seeds, strict=True))
     return JobWork(generate_rows, model, lambda: draws, {"sequences": number}, True)
+
+
+def _check_columns(model: Any, history: History) -> None:
+    """Refuse a table of other columns than the model learnt from, once for all series.
+
+    Raises
+    ------
+    InputError
+        With the columns that are new or gone.
+    """
+    known = getattr(model, "feature_names_in_", None)
+    given = list(map(str, history.frame.columns))
+    if known is None or set(given) == set(known):
+        return
+    new = [one for one in given if one not in known]
+    gone = [one for one in known if one not in given]
+    shown = "; ".join(
+        f"{names} {what}"
+        for names, what in ((new, "came since"), (gone, "are gone"))
+        if names
+    )
+    raise InputError(
+        f"the columns are not those that the model learnt from: {shown}",
+        where=history.where,
+        hint=f"Set source.drop = {json.dumps(new)}, or fit once with retrain.when = "
+        '"always".'
+        if new and not gone
+        else 'Mend the source, or fit once with retrain.when = "always".',
+    )
 
 
 def spectra_of(history: Any, number: int) -> Iterator[Any]:

@@ -302,3 +302,18 @@ def test_a_date_among_the_settings_has_a_digest(workshop):
     one = workshop.job(model__settings="{lookback = 2024-05-01}")
     other = workshop.job(model__settings="{lookback = 2024-05-02}")
     assert one.digest != other.digest
+
+
+def test_columns_that_came_or_went_since_the_fit(workshop):
+    run_job(workshop.job(**QUICK), "2024-01-09")
+    table = panel()
+    workshop.write(table.assign(temp=1.0))
+    with pytest.raises(InputError, match=r"'temp'. came since.*source.drop = ..temp"):
+        run_job(workshop.job(**QUICK), "2024-01-10")
+    dropped = workshop.job(**QUICK, source__drop=["temp"])
+    assert run_job(dropped, "2024-01-10").exit_code == 0
+    workshop.write(table.rename(columns={"y": "z"}))
+    with pytest.raises(InputError, match=r"'z'. came since; .'y'. are gone"):
+        run_job(workshop.job(**QUICK), "2024-01-10")
+    anew = workshop.job(**QUICK, retrain__when="always")
+    assert run_job(anew, "2024-01-10").record["retrain"]["decision"] == "fitted"
