@@ -148,8 +148,11 @@ def run_cells(
     for cell in wanted:
         path = _cache_path(name, cell, chosen.threads)
         is_cached = path.exists() and not chosen.quick
-        if is_cached and (chosen.table_only or not chosen.again):
-            done.append(json.loads(path.read_text()))
+        known = json.loads(path.read_text()) if is_cached else None
+        # What was killed may have been killed by a person: it is tried again.
+        is_done = known is not None and not (chosen.again or _has_failed(known))
+        if is_done or (known is not None and chosen.table_only):
+            done.append(known)
         elif not chosen.table_only:
             result = _run_cell(cell, measure, chosen.threads)
             write(f"{cell}: {json.dumps(result['found'])[:200]}\n")
@@ -158,6 +161,11 @@ def run_cells(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps(result, indent=1) + "\n")
     return done
+
+
+def _has_failed(result: Cell) -> bool:
+    found = result["found"]
+    return isinstance(found, dict) and "failed" in found
 
 
 def _run_cell(cell: Cell, measure: Callable[[Cell], Any], threads: int) -> Cell:
