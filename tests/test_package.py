@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -394,3 +395,17 @@ def test_source_distribution_holds_what_the_build_reads(dist: Path) -> None:
         "sciseq/py.typed",
         "setup.py",
     } <= names
+
+
+def test_hints_name_extras_that_there_are():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    texts = [*PACKAGE.rglob("*.py"), *ROOT.glob("docs/**/*.md"), ROOT / "README.md"]
+    named = {
+        (extra, one.name)
+        for one in texts
+        for found in re.findall(r"sciseq\[([a-z,]+)\]", one.read_text("utf-8"))
+        for extra in found.split(",")
+    }
+    known = set(project["optional-dependencies"])
+    assert {one for one, _ in named} >= {"zarr", "tuning"}  # they are found at all
+    assert [one for one in sorted(named) if one[0] not in known] == []

@@ -20,7 +20,7 @@ def need_zarr() -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             "Zarr stores need the package zarr",
-            hint='Install it with: pip install "sciseq[jobs]"',
+            hint='Install it with: pip install "sciseq[zarr]"',
         ) from error
     import xarray
 

@@ -38,7 +38,7 @@ def test_the_members_of_an_ensemble():
     ("model", "where", "message"),
     [
         (
-            described(forecasters=[{"method": "linaer"}]),
+            described(forecasters=[{"method": "liinear"}]),
             "model.settings.forecasters[0].method",
             "Did you mean 'linear'?",
         ),
@@ -60,7 +60,7 @@ def test_the_members_of_an_ensemble():
         (
             {
                 "method": "window",
-                "settings": {"regressor": {"method": "sklearn.linear_model.Rige"}},
+                "settings": {"regressor": {"method": "sklearn.linear_model.NoRidge"}},
             },
             "model.settings.regressor.method",
             "no class of scikit-learn",
