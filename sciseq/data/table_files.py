@@ -365,8 +365,8 @@ def _check_columns(frame: Any, file: Path) -> None:
         return
     shown = [_describe_text(frame[name]) for name in bad[:5]]
     names = ",".join(str(name) for name in bad)
-    hint = f"Leave out {names!r} with --drop (in Python: drop=[...], in a job: "
-    hint += "source.drop)"
+    hint = f"Leave them out with --drop {names!r} (in Python: drop=[...], "
+    hint += "in a job: source.drop)"
     if frame.index.nlevels == 1:
         hint += ", or name the column of series with --series-column"
     if any(_DECIMAL_COMMA.fullmatch(value) for _, _, value in shown):
