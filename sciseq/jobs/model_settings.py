@@ -31,9 +31,8 @@ def build_model(model: Mapping[str, Any]) -> Any:
 
     Examples
     --------
-    >>> build_model({"method": "window-regressor", "settings": {"regressor": {
-    ...     "method": "sklearn.linear_model.Ridge", "settings": {"alpha": 2.0}}}}
-    ... ).regressor
+    >>> line = {"method": "sklearn.linear_model.Ridge", "settings": {"alpha": 2.0}}
+    >>> build_model({"method": "window", "settings": {"regressor": line}}).regressor
     Ridge(alpha=2.0, random_state=0)
     """
     return _built(model, "model")
