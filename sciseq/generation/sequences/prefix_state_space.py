@@ -144,8 +144,9 @@ class PrefixStateSpace(AutoregressiveSequence):
         score="exact",
         good_for="Long sequences on a small budget of memory: a step costs the same "
         "wherever it is. Gaps, when it was trained on a mixture.",
-        not_for="Looking up one thing among many, which attention does with less "
-        "training.",
+        not_for="Looking up one thing among many: of lists of 4 pairs small models "
+        "answered 29 to 32 % right whatever their objectives and directions, a "
+        "transformer 61 %.",
         picture=None,
     )
 
