@@ -313,9 +313,14 @@ def test_ctrl_c_keeps_the_best_weights(tmp_path, by_value):
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt, daemon=True)
+    # A shell that starts the tests in the background has them ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread.start()
-    with pytest.warns(sciseq.errors.SciSeqWarning, match="interrupted in epoch 3"):
-        network, result = run(Loss(slow, step=10))
+    try:
+        with pytest.warns(sciseq.errors.SciSeqWarning, match="interrupted in epoch 3"):
+            network, result = run(Loss(slow, step=10))
+    finally:
+        signal.signal(signal.SIGINT, before)
     thread.join()
     assert result.stopped == "interrupted"
     assert len(result.history) == 2
