@@ -99,11 +99,27 @@ def _local_cluster(n_workers: int) -> Any:
     )
 
 
+class _Client(Client):
+    """A client that is closed when it cannot connect.
+
+    Dask leaves that to the garbage collector. When this comes by while another loop is
+    being started, in the same thread, both wait for one lock for ever.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException:
+            with contextlib.suppress(Exception):  # it may have failed very early
+                self.close()
+            raise
+
+
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[Any]:
     """Connect to a scheduler that has workers; Dask's default client stays."""
     try:
-        client = Client(address, timeout=_CONNECT, set_as_default=False)
+        client = _Client(address, timeout=_CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:  # a time-out is the former
         raise InputError(
             f"no Dask scheduler can be reached at {address!r}: {error}",

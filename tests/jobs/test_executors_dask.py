@@ -1,5 +1,6 @@
 """Parts on a Dask cluster, and the same bits wherever parts are forecast."""
 
+import gc
 import time
 
 import numpy as np
@@ -150,8 +151,17 @@ def test_a_worker_that_is_dying_while_the_work_is_sent(monkeypatch):
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "no address"])
 def test_a_scheduler_that_cannot_be_reached(address, monkeypatch):
     monkeypatch.setattr("sciseq.jobs.executor_dask._CONNECT", 0.3)
-    with pytest.raises(InputError, match="no Dask scheduler can be reached"):
+    with pytest.raises(InputError, match="no Dask scheduler can be reached") as caught:
         next(run_parts(work.double, 2, [1], scheduler=address))
+    # Nothing is left to the garbage collector, which could come at a bad time.
+    assert caught.value.__cause__ is not None
+    left = [
+        one.status
+        for one in gc.get_objects()
+        if issubclass(type(one), distributed.Client)
+        and one.status not in ("closed", "newly-created")
+    ]
+    assert left == []
 
 
 def test_a_cluster_of_its_own_ends_with_the_run(tmp_path):
