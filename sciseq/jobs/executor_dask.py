@@ -107,11 +107,13 @@ class _Client(Client):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        begin: Any = super().__init__
+        close: Any = self.close
         try:
-            super().__init__(*args, **kwargs)
+            begin(*args, **kwargs)
         except BaseException:
             with contextlib.suppress(Exception):  # it may have failed very early
-                self.close()
+                close()
             raise
 
 
