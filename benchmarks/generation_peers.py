@@ -113,13 +113,9 @@ def run_ours(model: Any, request: dict[str, Any]) -> Cell:
 
 def measure(cell: Cell) -> Cell:
     """Generate with all in turn, after a run that does not count."""
-    worker, request = (
-        PeerProcess(
-            [cell["python"], HERE / "transformers_worker.py", torch.get_num_threads()],
-            "transformers",
-        ),
-        request_of(cell),
-    )
+    request = request_of(cell)
+    command = [cell["python"], HERE / "transformers_worker.py", torch.get_num_threads()]
+    worker = PeerProcess(command, "transformers")
     model = our_model(request)
     tasks: dict[str, Callable[[], Cell]] = {
         "ours": functools.partial(run_ours, model, request)

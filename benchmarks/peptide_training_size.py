@@ -6,7 +6,7 @@ measured spectra that settings are chosen by, one for each peptide and charge, a
 the two ProteomeTools files; no test file is read. One seed for each size. Smaller sizes
 make the same schedule shorter.
 
-    python benchmarks/peptide_training_size.py --threads 1     # about an hour of a core
+    python benchmarks/peptide_training_size.py --threads 1     # hours
     python benchmarks/peptide_training_size.py --sizes 22500
     python benchmarks/peptide_training_size.py --table-only    # from what is cached
 

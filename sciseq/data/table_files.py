@@ -241,6 +241,9 @@ def _read_parquet(file: Path, texts: Sequence[str]) -> FlatTable:
         # Labels that repeat are read as numbers and a short list: many times faster.
         frame = pd.read_parquet(file, read_dictionary=list(texts))
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        # pyarrow calls damage an OSError, too; the system's own errors have a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise FileFormatError(
             f"{file.name} cannot be read as Parquet: {error}",
             where=str(file),

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -306,13 +306,7 @@ def _check_relations(
     if task == "backtest":
         _check_metrics(sections["backtest"]["metrics"], problems)
     gates = sections["gates"]["against"]
-    for name in gates if isinstance(gates, list) else ():
-        if name not in _GATES:
-            guess = nearest_name(str(name), _GATES)
-            problems.append(
-                f"gates.against holds {name!r}, allowed are {', '.join(_GATES)}"
-                + (f". {guess}" if guess else "")
-            )
+    _check_names("gates.against", gates, _GATES, problems)
     if gates and task not in ("fit", "forecast"):
         problems.append(f"gates judge forecasters; task = {task!r} has none to fit")
 
@@ -401,11 +395,17 @@ def _check_metrics(names: Any, problems: list[str]) -> None:
     from sciseq.metrics import METRICS
 
     known = [name for name, one in METRICS.items() if one.judges == "forecast"]
+    _check_names("backtest.metrics", names, known, problems)
+
+
+def _check_names(
+    key: str, names: Any, allowed: Sequence[str], problems: list[str]
+) -> None:
     for name in names if isinstance(names, list) else ():
-        if name not in known:
-            guess = nearest_name(str(name), known)
+        if name not in allowed:
+            guess = nearest_name(str(name), allowed)
             problems.append(
-                f"backtest.metrics holds {name!r}, allowed are {', '.join(known)}"
+                f"{key} holds {name!r}, allowed are {', '.join(allowed)}"
                 + (f". {guess}" if guess else "")
             )
 

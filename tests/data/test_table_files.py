@@ -1,5 +1,6 @@
 """Tables in files: what is read, what is refused and how, what comes back."""
 
+import errno
 import gzip
 from pathlib import Path
 
@@ -454,3 +455,19 @@ def test_netcdf_without_dates(tmp_path) -> None:
     timeless = data[["y"]].assign_coords(time=[0, 1])
     with pytest.raises(InputError, match=r"no variable depends on 'time'.*\['y'\]"):
         read_table(netcdf(tmp_path / "v.nc", timeless))
+
+
+def test_trouble_of_the_disk_is_no_damage_of_a_parquet_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    pd.DataFrame({"y": range(1000)}).to_parquet(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + bytes(200) + whole[300:])
+    with pytest.raises(FileFormatError, match="cannot be read as Parquet"):
+        read_table(path)
+
+    def fails(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(pd, "read_parquet", fails)
+    with pytest.raises(OSError, match="Input/output"):
+        read_table(path)
