@@ -3,6 +3,7 @@
 A benchmark is a list of cells (dicts of what determines a figure) and a function that
 measures one. Every cell runs in a process of its own with the stated number of threads,
 and is cached under ``benchmarks/cache/<name>``; the page is made from what is cached.
+With ``--add`` what the recorded page was made from counts as cached, on any machine.
 """
 
 import argparse
@@ -28,6 +29,8 @@ import sciseq
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 MIB = 2**20
+# What measuring adds to a cell.
+ADDED = ("found", "threads", "busy_cores", "date", "processor")
 
 Cell = dict[str, Any]
 
@@ -129,6 +132,9 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--again", action="store_true", help="measure anew")
     made.add_argument("--table-only", action="store_true", help="what is cached")
     made.add_argument(
+        "--add", action="store_true", help="keep what is recorded, measure the rest"
+    )
+    made.add_argument(
         "--quick", action="store_true", help="small settings; nothing is kept"
     )
     return made
@@ -144,6 +150,8 @@ def run_cells(
     # Libraries read these when a process starts.
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(chosen.threads)
+    if chosen.add and not chosen.quick:
+        _cache_recorded(name)
     done = []
     for cell in wanted:
         path = _cache_path(name, cell, chosen.threads)
@@ -163,6 +171,21 @@ def run_cells(
     return done
 
 
+def _cache_recorded(name: str) -> None:
+    """Put the recorded cells into the cache, where it lacks them."""
+    page = RESULTS / f"{name}.json"
+    facts = json.loads(page.read_text()) if page.exists() else {"cells": []}
+    if facts["cells"] and facts["versions"]["sciseq"] != sciseq.__version__:
+        return
+    for result in facts["cells"]:
+        cell = {key: one for key, one in result.items() if key not in ADDED}
+        path = _cache_path(name, cell, result["threads"])
+        result.setdefault("processor", facts["processor"])
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(result, indent=1) + "\n")
+
+
 def _has_failed(result: Cell) -> bool:
     found = result["found"]
     return isinstance(found, dict) and "failed" in found
@@ -175,7 +198,8 @@ def _run_cell(cell: Cell, measure: Callable[[Cell], Any], threads: int) -> Cell:
     except BrokenProcessPool:
         found = {"failed": "the process was killed, as a rule for want of memory"}
     facts = {"found": found, "threads": threads, "busy_cores": round(busy, 2)}
-    return {**cell, **facts, "date": time.strftime("%Y-%m-%d")}
+    where = {"date": time.strftime("%Y-%m-%d"), "processor": processor()}
+    return {**cell, **facts, **where}
 
 
 def busy_cores(seconds: float = 0.5) -> float:
@@ -249,11 +273,13 @@ def report(
     """Write ``results/<name>.{json,md}``, and show the page."""
     versions = {"sciseq": sciseq.__version__, "python": platform.python_version()}
     versions |= {one: version(one) for one in packages}
+    by_cell = dict.fromkeys(one.get("processor", processor()) for one in results)
+    processors = ", ".join(by_cell)
     facts = {
         # How to measure this, not how the page was written from what is cached.
         "command": f"python benchmarks/{name}.py --threads {chosen.threads} "
         f"--repeats {chosen.repeats}",
-        "processor": processor(),
+        "processor": processors,
         "processor_cores": os.cpu_count(),
         "machine": platform.machine(),
         "versions": versions,
@@ -266,7 +292,7 @@ def report(
         f"# {title}",
         "",
         f"Command: `{facts['command']}`. Measured {dates[0]} to {dates[-1]} with "
-        f"{versions} on {os.cpu_count()} cores ({processor()}), {chosen.threads} "
+        f"{versions} on {os.cpu_count()} cores ({processors}), {chosen.threads} "
         f"threads. Cores that other programs kept busy when a cell began: "
         f"{median(busy):.2f} (median), {max(busy):.2f} (most).",
         "",
