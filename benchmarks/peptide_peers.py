@@ -108,10 +108,11 @@ def environment() -> Path:
 
 def measure(cell: Cell) -> Cell:
     """Measure one cell."""
-    worker = PeerProcess([cell["python"], HERE / "casanovo_worker.py"], "casanovo")
+    command = [cell["python"], str(HERE / "casanovo_worker.py")]
+    worker = PeerProcess(command, "casanovo")
     with tempfile.TemporaryDirectory() as folder:
         if cell["part"] == "commands":
-            return measure_commands(cell, worker, Path(folder))
+            return measure_commands(cell, worker, command, Path(folder))
         return measure_decoding(cell, worker, Path(folder))
 
 
@@ -157,7 +158,9 @@ def measure_decoding(cell: Cell, worker: PeerProcess, folder: Path) -> Cell:
     }
 
 
-def measure_commands(cell: Cell, worker: PeerProcess, folder: Path) -> Cell:
+def measure_commands(
+    cell: Cell, worker: PeerProcess, command: list[str], folder: Path
+) -> Cell:
     """Run both command lines, from start to written mzTab."""
     chosen = records(cell)
     spectra, checkpoint = folder / "spectra.mgf", folder / "random.ckpt"
@@ -171,7 +174,7 @@ def measure_commands(cell: Cell, worker: PeerProcess, folder: Path) -> Cell:
         **SIZE, max_epochs=1, learning_rate=1e-12, random_state=0, device="cpu"
     )
     ours.fit(chosen[:BATCH]).save(model)
-    theirs = [*worker.command, "sequence", str(spectra), "-m", str(checkpoint), "-c",
+    theirs = [*command, "sequence", str(spectra), "-m", str(checkpoint), "-c",
               str(settings), "-d", str(folder), "-o", "theirs", "-f"]  # fmt: skip
     mine = [sys.executable, "-c", "from sciseq.cli import main; main()", "sequence",
             "predict", str(spectra),
