@@ -96,6 +96,8 @@ bench: $(STAMP)  ## Compare with other packages (long)
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/peptides.py
 	$(BIN)/python benchmarks/pretrained_peptides.py
+	$(BIN)/python benchmarks/peptide_errors.py
+	$(BIN)/python benchmarks/peptide_fine_tuning.py
 	$(BIN)/python benchmarks/peptide_fdr.py
 	$(BIN)/python benchmarks/peptide_scale.py
 	$(BIN)/python benchmarks/peptide_peers.py

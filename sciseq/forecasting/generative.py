@@ -16,12 +16,8 @@ from sciseq.data.windows import WindowInputs, WindowSet
 from sciseq.errors import InputError
 from sciseq.forecasting.base import FORECASTER_RULES, BaseForecaster
 from sciseq.forecasting.future import FutureRows
-from sciseq.generation.base import (
-    TOGETHER,
-    SequenceGenerator,
-    make_drawing,
-    request_seeds,
-)
+from sciseq.generation.base import SequenceGenerator, make_drawing, request_seeds
+from sciseq.generation.calls import TOGETHER
 from sciseq.generation.sequences.autoregressive import AutoregressiveSequence
 from sciseq.parameters import AnyOf, Instance, Integer, Nothing, Option
 from sciseq.parameters import Rule as ParameterRule

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from sciseq.errors import InputError
 from sciseq.generation.calls import (
-    TOGETHER,
     check_counts,
     make_drawing,
     no_conditions,
@@ -32,7 +31,7 @@ from sciseq.generation.parts.network import Condition, SequenceNetwork
 from sciseq.generation.parts.requests import Decoder, Requests, Work, generate
 from sciseq.training import resolve_seed
 
-__all__ = ["TOGETHER", "SequenceGenerator", "make_drawing", "request_seeds"]
+__all__ = ["SequenceGenerator", "make_drawing", "request_seeds"]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -270,7 +269,7 @@ class SequenceGenerator(SequenceLearner):
         X : sequences
             As in fit.
         condition : array-like, optional
-            Condition of each sequence.
+            One condition for each sequence, or one for all, as in fit.
         return_std : bool, default=False
             Also return the standard errors of an estimate; 0 where it is exact.
         random_state : int, default=0
@@ -295,15 +294,15 @@ class SequenceGenerator(SequenceLearner):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return what ``score`` finds for encoded sequences and their conditions."""
         self._check_is_fitted()
-        coding = self.condition_coding_
-        data = self._encoded(self.alphabet_, coding, X, condition)
+        tokens = torch.from_numpy(self.alphabet_.encode(X))
+        told = self._condition_rows(condition)
+        check_counts(len(tokens), conditions=1 if told is None else len(told.rows))
         device, made = self._run_device(), []
         self._network()
-        for first in range(0, len(data[0]), TOGETHER):
-            rows = slice(first, first + TOGETHER)
-            told = data[1] and Condition(*(one[rows].to(device) for one in data[1]))
+        for _, some, of in request_parts(len(tokens), tokens, told):
+            here = of and Condition(*(one.to(device) for one in of))
             with torch.no_grad(), self._autocast(device):
-                found = score(data[0][rows].to(device), told)
+                found = score(some.to(device), here)
             made.append(tuple(one.double().cpu().numpy() for one in found))
         values, errors = (np.concatenate(one) for one in zip(*made, strict=True))
         return values, errors

@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sciseq.generation.base import TOGETHER, SequenceGenerator, request_seeds
+from sciseq.generation.base import SequenceGenerator, request_seeds
+from sciseq.generation.calls import TOGETHER
 from sciseq.generation.parts.drawing import Drawing
 from sciseq.generation.parts.network import Condition
 from sciseq.generation.parts.next_token import next_token_scores

@@ -105,7 +105,7 @@ def test_large_calls_are_split(cls, monkeypatch):
     model = toy(cls)
     whole = model.sample(7, random_state=0)
     scores = model.score_samples(whole)
-    for name in ("base", "calls", "candidates"):
+    for name in ("calls", "candidates"):
         monkeypatch.setattr(f"sciseq.generation.{name}.TOGETHER", 3)
     assert model.sample(7, random_state=0) == whole
     assert model.last_work.n_tokens.tolist() == [5] * 7
@@ -224,6 +224,8 @@ def test_a_wrong_condition_is_less_likely(cls, kind):
     assert model.sample(3, condition=y[:1], random_state=0) == model.sample(
         3, condition=[y[0]] * 3, random_state=0
     )
+    for_all = model.score_samples(X[:3], y[:1]), model.score_samples(X[:3], [y[0]] * 3)
+    np.testing.assert_array_equal(*for_all)
     filled = model.infill(["?" + one[1] for one in X[:4]], y[:4], random_state=0)
     assert [a[1] for a in filled] == [b[1] for b in X[:4]]
 
@@ -285,6 +287,7 @@ def test_bad_calls_are_refused(cls):
         lambda: told.infill(["A????"] * 3, ["on", "off"]),
         lambda: told.score_samples(["AAAAA"]),
         lambda: told.score_samples(["AAAAA"], ["on", "off"]),
+        lambda: told.score_samples(["AAAAA"] * 3, ["on", "off"]),
         lambda: cls(d_model=6, n_heads=4, **{"device": "cpu"}).fit(WORDS),
         lambda: cls(max_length=0).fit(WORDS),
         lambda: cls(max_length=2).fit(WORDS),

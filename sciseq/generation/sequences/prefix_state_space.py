@@ -273,7 +273,7 @@ class PrefixStateSpace(AutoregressiveSequence):
         X : sequences
             As in fit.
         condition : array-like, optional
-            Condition of each sequence.
+            One condition for each sequence, or one for all, as in fit.
         prefix_length : int, default=0
             Tokens P of each sequence that are given, and read as a template's beginning
             is. Without any it is the likelihood of the whole sequence.

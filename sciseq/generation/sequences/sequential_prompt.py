@@ -35,7 +35,6 @@ from sciseq.parameters import Rule as ParameterRule
 __all__ = ["SequentialDecoder", "SequentialPromptSampler"]
 
 # Sequences that are scored together.
-_TOGETHER = 256
 
 
 class SequentialDecoder(WholeDecoder):
@@ -277,30 +276,25 @@ class SequentialPromptSampler(SequenceEstimator):
         X : sequences
             As in fit.
         condition : array-like, optional
-            Condition of each sequence.
+            One condition for each sequence, or one for all, as in fit.
 
         Returns
         -------
         ndarray of shape (n,)
         """
         host = self._host()
-        tokens, told = host._encoded(
-            host.alphabet_, host.condition_coding_, X, condition
-        )
-        network, device, made = host._network(), host._run_device(), []
-        given = host._template_rows(None)
-        is_free = torch.ones(tokens.shape[1]).bool() if given is None else given[0] < 0
-        for first in range(0, len(tokens), _TOGETHER):
-            rows = slice(first, first + _TOGETHER)
-            of = told and Condition(*(one[rows].to(device) for one in told))
-            some = tokens[rows].to(device)
-            with torch.no_grad(), host._autocast(device):
-                logs = chain_log_probabilities(
-                    network, some, of, is_free, int(self.keep), self.window
-                )
-            counted = is_counted(some, host.alphabet_.end)
-            made.append(logs.where(counted, 0.0).sum(dim=1).double().cpu().numpy())
-        return np.concatenate(made)
+        network, given = host._network(), host._template_rows(None)
+
+        def chain(tokens: Tensor, told: Condition | None) -> tuple[Tensor, Tensor]:
+            free = torch.ones(tokens.shape[1]).bool() if given is None else given[0] < 0
+            logs = chain_log_probabilities(
+                network, tokens, told, free, int(self.keep), self.window
+            )
+            counted = is_counted(tokens, host.alphabet_.end)
+            total = logs.where(counted, 0.0).sum(dim=1)
+            return total, torch.zeros_like(total)
+
+        return host._score_parts(X, condition, chain)[0]
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log-likelihood of sequences under the chain, in nats.
