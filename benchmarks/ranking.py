@@ -82,16 +82,9 @@ CHOICES: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         "N 50, step 25, rho 0.2": {
             **MOVIES, "max_length": 50, "window_step": 0.5, "mask_rate": 0.2,
             "n_duplicates": 3, "max_epochs": 20, "batch_size": 64},
-        "N 10, step 1, rho 0.2, 20 epochs": {
-            **MOVIES, "max_length": 10, "window_step": 0.1, "mask_rate": 0.2,
-            "n_duplicates": 1, "max_epochs": 20},
         "N 5, step 1, rho 0.2, all items": {
             **MOVIES, "max_length": 5, "window_step": 0.2, "mask_rate": 0.2,
             "n_duplicates": 1, "max_epochs": 15, "n_competitors": None},
-        "N 5, step 1, rho 0.2, all items, width 128": {
-            **MOVIES, "max_length": 5, "window_step": 0.2, "mask_rate": 0.2,
-            "n_duplicates": 1, "max_epochs": 15, "n_competitors": None,
-            "d_model": 128, "d_ff": 256, "dropout": 0.4},
     },
     ("Amazon Beauty", CAUSAL): {
         "N 12": {**BEAUTY, "max_length": 12, "batch_size": 256, "max_epochs": 12},
