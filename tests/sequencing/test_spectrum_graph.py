@@ -132,7 +132,8 @@ def test_what_weighs_the_same_is_as_probable():
     for one, other in (("D", "N"), ("E", "Q")):
         pair = [residues.index(one), residues.index(f"{other}[Deamidated]")]
         assert found[:, pair].max() > 0.4
-        np.testing.assert_array_equal(*found[:, pair].T)
+        # Sums over a row may be taken in another order for the last columns.
+        np.testing.assert_allclose(*found[:, pair].T, rtol=1e-14, atol=0)
 
 
 def test_a_missing_peak_leaves_two_residues(monkeypatch):
