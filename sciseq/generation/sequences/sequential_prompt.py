@@ -34,8 +34,6 @@ from sciseq.parameters import Rule as ParameterRule
 
 __all__ = ["SequentialDecoder", "SequentialPromptSampler"]
 
-# Sequences that are scored together.
-
 
 class SequentialDecoder(WholeDecoder):
     """Fill a span of masks in each pass, and keep its first tokens.
