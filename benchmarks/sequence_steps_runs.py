@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import Cell
-from sequences import CHAIN_SIZES, chain
+from sequences import AUTOREGRESSIVE, CHAIN_SIZES, chain
 
 import sciseq
 from sciseq.generation.parts.delayed_decoder import DelayedDecoder
@@ -170,7 +170,7 @@ def measure_steps(cell: Cell) -> Cell:
             for steps in (1, 2, 4, 8)
             if steps <= size
         ]
-    found["autoregressive"] = [judged(plain)]
+    found[AUTOREGRESSIVE] = [judged(plain)]
     made = delayed_runs(longer, CHAIN_LENGTH, judged)
     return {"quality": found, "delayed": made}
 
@@ -235,6 +235,47 @@ def measure_cache(cell: Cell) -> Cell:
         return {"pairs": float(is_paired(made, ARM).mean()), **work_of(one)}
 
     return delayed_runs(model, X.shape[1], judged)
+
+
+# ------------------------------------------------- S3, several tokens in one pass
+
+
+def measure_blocks(cell: Cell) -> Cell:
+    """Hairpins: block diffusion beside the autoregressive model that it began from.
+
+    No base of a block of 4 or 8 pairs with another one of its block, so that one pass
+    may draw a whole block. The control is masked diffusion in as many passes, where
+    bases that pair are drawn together.
+    """
+    rng, seed = np.random.default_rng([3, cell["seed"]]), cell["seed"]
+    X = hairpins(some(cell, 2000), ARM, LOOP, rng)
+    params = {**SIZES, "n_layers": 3, "random_state": seed}
+
+    def judged(model: Any, **changes: Any) -> Cell:
+        made = model.set_params(**changes).sample(some(cell, 500), random_state=seed)
+        return {"pairs": float(is_paired(made, ARM).mean()),
+                "different": len(np.unique(made[:, :ARM], axis=0)),
+                **work_of(model)}  # fmt: skip
+
+    plain = sciseq.AutoregressiveSequence(**params, max_epochs=epochs(cell, 80)).fit(X)
+    found = {AUTOREGRESSIVE: judged(plain)}
+    for name, kind in {"SDAR": sciseq.BlockDiffusionSequence,
+                       "NBDiff": sciseq.NextBlockSequence}.items():  # fmt: skip
+        for size in (4, 8):
+            model = kind.from_autoregressive(
+                plain, block_size=size, dropout=0.0, learning_rate=3e-3, device="cpu",
+                random_state=seed, max_epochs=epochs(cell, 40),
+            ).fit(X)  # fmt: skip
+            for order in ("left_to_right", "confidence"):
+                for steps in (1, 2, 4):
+                    found[f"{name}, blocks of {size}, {steps} passes, {order}"] = (
+                        judged(model, n_steps=steps, threshold=None, order=order)
+                    )
+    masked = sciseq.MaskedDiffusionSequence(**params, max_epochs=epochs(cell, 120))
+    masked.fit(X)
+    for steps in (4, 8, 16):
+        found[f"masked diffusion, {steps} passes"] = judged(masked, n_steps=steps)
+    return found
 
 
 # ------------------------------------------------- LaViDa, conditions with segments
@@ -361,6 +402,7 @@ def measure_conversion(cell: Cell) -> Cell:
 
 MEASURES: dict[str, Callable[[Cell], Cell]] = {
     "joint": measure_joint,
+    "blocks": measure_blocks,
     "cache": measure_cache,
     "tokens": measure_tokens,
     "conversion": measure_conversion,

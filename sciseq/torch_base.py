@@ -101,6 +101,8 @@ class TorchEstimator(SequenceEstimator):
     """Base of estimators that train a torch network."""
 
     _parameter_rules: ClassVar[dict[str, ParameterRule]] = TRAINING_RULES
+    # Whether parts of the computation are in float64, whatever the precision.
+    _needs_float64: ClassVar[bool] = False
 
     learning_rate: float
     learning_rate_schedule: str
@@ -167,7 +169,7 @@ class TorchEstimator(SequenceEstimator):
         device = resolve_device(
             self.device,
             work=6.0 * self.n_parameters_ * tokens_per_item * epochs * _items(batches),
-            precision=self.precision,
+            precision=self._device_precision(),
         )
         options = self._training_options(seed, device, epochs, fingerprint, run=run)
         if self._is_distributed():
@@ -269,13 +271,17 @@ class TorchEstimator(SequenceEstimator):
 
     # ----------------------------------------------------- using the network
 
+    def _device_precision(self) -> str:
+        """Return the largest precision that the device must have."""
+        return "float64" if self._needs_float64 else self.precision
+
     def _run_device(self) -> torch.device:
         """Device to compute on: the one asked for, where this machine has it."""
         here = next(self.network_.parameters()).device
         if str(self.device) in ("auto", str(here)):
             return here
         try:
-            wanted = resolve_device(self.device, precision=self.precision)
+            wanted = resolve_device(self.device, precision=self._device_precision())
         except InputError:
             # The model came from a machine with another device; its weights work here.
             return here

@@ -229,14 +229,13 @@ class GenerativeForecaster(BaseForecaster):
         gaps = torch.full((len(tokens), int(self.horizon)), -1)
         rows, drawing = torch.cat([tokens, gaps], dim=1), make_drawing(1.0, None, 1.0)
         # Not by ``sample``: its noise depends on the place of a row among all.
-        made = []
-        for first in range(0, len(rows), TOGETHER):
-            some = slice(first, first + TOGETHER)
-            found, _ = self.generator_._generate_some(
+        # Draws of one look-back go together: it may then be read once for all of them.
+        order = torch.arange(len(rows)).view(int(self.n_samples), -1).T.flatten()
+        for some in torch.split(order, TOGETHER):
+            rows[some] = self.generator_._generate_some(
                 rows[some], None, None, drawing, seeds[some]
-            )
-            made.append(found.cpu())
-        drawn = torch.cat(made)[:, history.shape[1] :].numpy()
+            )[0].cpu()
+        drawn = rows[:, history.shape[1] :].numpy()
         return np.asarray(self.levels_[drawn] * scale + mean)
 
     def predict_quantiles(

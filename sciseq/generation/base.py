@@ -21,6 +21,7 @@ from sciseq.generation.calls import (
     request_seeds,
 )
 from sciseq.generation.constraints import (
+    legal_in_gaps,
     legal_tokens,
     template_rows,
     without_early_ends,
@@ -189,6 +190,10 @@ class SequenceGenerator(SequenceLearner):
             )
         return coding.encode(condition, self._dtype)
 
+    def _completed(self, rows: Tensor) -> Tensor:
+        """Return rows (batch, position) with what the estimator itself fixes."""
+        return rows
+
     def _legal(self, allowed: Any) -> Tensor | None:
         """Legal tokens, bool of shape (position, token)."""
         return legal_tokens(self.alphabet_, allowed)
@@ -223,11 +228,8 @@ class SequenceGenerator(SequenceLearner):
         Sequences of the same kind.
         """
         self._check_is_fitted()
-        rows = torch.from_numpy(self.alphabet_.encode(X, gap=-1))
-        legal = None
-        if self.alphabet_.end is not None:  # a gap is a token, not the end
-            legal = torch.ones(rows.shape[1], self.alphabet_.n_tokens, dtype=torch.bool)
-            legal[:, self.alphabet_.end] = False
+        rows = self._completed(torch.from_numpy(self.alphabet_.encode(X, gap=-1)))
+        legal = legal_in_gaps(self.alphabet_, rows, self._legal(None))
         told = self._condition_rows(condition)
         check_counts(len(rows), conditions=1 if told is None else len(told.rows))
         seed, drawing = resolve_seed(random_state), make_drawing(temperature, None, 1.0)
@@ -258,7 +260,7 @@ class SequenceGenerator(SequenceLearner):
         condition: Any = None,
         *,
         return_std: bool = False,
-        random_state: int = 0,
+        random_state: Any = 0,
     ) -> Any:
         """Return the log-likelihood of each sequence, in nats.
 
@@ -271,18 +273,20 @@ class SequenceGenerator(SequenceLearner):
         condition : array-like, optional
             One condition for each sequence, or one for all, as in fit.
         return_std : bool, default=False
-            Also return the standard errors of an estimate; 0 where it is exact.
-        random_state : int, default=0
+            Also return the standard errors of an estimate; 0 where it is exact, and
+            not a number where there is but one draw.
+        random_state : int, RandomState or None, default=0
             Seed of an estimate.
 
         Returns
         -------
         ndarray of shape (n,), or two of them
         """
+        seed = resolve_seed(random_state)
         values, errors = self._score_parts(
             X,
             condition,
-            lambda tokens, told: self._log_likelihood(tokens, told, random_state),
+            lambda tokens, told: self._log_likelihood(tokens, told, seed),
         )
         return (values, errors) if return_std else values
 

@@ -14,7 +14,7 @@ from sciseq.errors import InputError
 from sciseq.generation.alphabet import Alphabet
 from sciseq.parameters import Integer
 
-__all__ = ["legal_tokens", "template_rows", "without_early_ends"]
+__all__ = ["legal_in_gaps", "legal_tokens", "template_rows", "without_early_ends"]
 
 # What a sequence of tokens may be, where a token may be a string.
 _SEQUENCES = (list, tuple, np.ndarray)
@@ -93,6 +93,41 @@ def legal_tokens(alphabet: Alphabet, allowed: Any) -> Tensor | None:
         legal[place, [numbers[one] for one in tokens]] = True
         if alphabet.end is not None:  # sequences may end, unless told otherwise
             legal[place, alphabet.end] = everywhere is not None
+    return legal
+
+
+def legal_in_gaps(
+    alphabet: Alphabet, rows: Tensor, legal: Tensor | None
+) -> Tensor | None:
+    """Return legal tokens (position, token) of gaps, which are tokens and no ends.
+
+    Parameters
+    ----------
+    alphabet : Alphabet
+        Tokens and their end.
+    rows : Tensor of int64, shape (batch, position)
+        Sequences, -1 at gaps.
+    legal : Tensor of bool, shape (position, token), or None
+        Legal tokens otherwise.
+
+    Raises
+    ------
+    InputError
+        For a gap where nothing is left.
+    """
+    if alphabet.end is None:
+        return legal
+    if legal is None:
+        legal = torch.ones(rows.shape[1], alphabet.n_tokens, dtype=torch.bool)
+    legal = legal.clone()
+    legal[:, alphabet.end] = False
+    is_stuck = (rows < 0).any(dim=0) & ~legal.any(dim=1)
+    if bool(is_stuck.any()):
+        raise InputError(
+            f"no token is legal at position {int(is_stuck.nonzero()[0])}",
+            where="X",
+            hint="End the sequences before it.",
+        )
     return legal
 
 

@@ -12,10 +12,11 @@ import torch
 from sklearn.base import clone
 from torch import Tensor
 
-from sciseq.errors import InputError
+from sciseq.errors import InputError, InputTypeError
 from sciseq.generation.alphabet import Alphabet
 from sciseq.generation.base import SequenceGenerator
 from sciseq.generation.conditions import ConditionCoding
+from sciseq.generation.parts.backbone import TokenTransformer
 
 __all__ = ["Converted"]
 
@@ -46,8 +47,18 @@ class Converted(SequenceGenerator):
         ------
         InputError
             For sizes that differ.
+        InputTypeError
+            For a network of another kind.
         """
         fitted._check_is_fitted()
+        backbone = getattr(fitted.network_, "backbone", None)
+        if type(backbone) is not TokenTransformer:
+            raise InputTypeError(
+                f"fitted is a {type(fitted).__name__}; an AutoregressiveSequence or a "
+                "MaskEnhancedAutoregressor is needed",
+                where="from_autoregressive",
+                hint="Only their weights fit the network of this generator.",
+            )
         for name in _SIZES:
             if params.get(name, getattr(fitted, name)) != getattr(fitted, name):
                 raise InputError(

@@ -69,6 +69,8 @@ class SequenceLearner(TorchEstimator):
         "validation_fraction": Real(0.0, 1.0, open_high=True),
     }
 
+    # Noise and the rotation by positions are.
+    _needs_float64: ClassVar[bool] = True
     # How data become tokens.
     alphabet_type: ClassVar[type[Alphabet]] = Alphabet
 

@@ -372,6 +372,7 @@ class ContinuousBatcher:
         ]
         requests.number = torch.arange(n, device=self._device)
         work = Work(*(torch.zeros_like(requests.seeds) for _ in range(4)))
+        requests.work = work  # decoders add what they compute besides
         step(self._network, self._decoder, requests, work)
         self.served.n_passes += 1
         self.served.n_rows += int(work.n_rows.sum())

@@ -84,9 +84,9 @@ def resolve_device(
         raise _unavailable(name, available)
     if kind == "mps" and precision == "float64":
         raise InputError(
-            "precision is 'float64', which the device 'mps' does not have",
+            "the computation needs float64, which the device 'mps' does not have",
             where="device",
-            hint="Use precision='float32', or device='cpu'.",
+            hint="Use device='cpu', or precision='float32' if float64 was set.",
         )
     return torch.device(name)
 

@@ -25,7 +25,10 @@ from sciseq.generation.parts.masks import two_copy
 from sciseq.generation.parts.requests import generate
 from sciseq.generation.parts.reveal import Reveal, equal_amounts
 from sciseq.generation.parts.two_copy_loss import Broken, two_copy_scores
-from sciseq.generation.sequences.block_diffusion import BlockDiffusionSequence
+from sciseq.generation.sequences.block_diffusion import (
+    BlockDiffusionSequence,
+    block_bound,
+)
 
 RULE = two_copy(clean="block")
 
@@ -54,7 +57,9 @@ def test_blocks_of_one_are_exact_for_any_length():
     model = fitted(BlockDiffusionSequence, block_size=1, n_estimates=1,
                    with_ends=True, length=3)  # fmt: skip
     strings = every_string_up_to("AB", 3)
-    # The scores of longer strings go on behind the first end, samples do not.
+    values, errors = model.score_samples(strings, return_std=True)
+    assert math.fsum(np.exp(values)) == pytest.approx(1, abs=1e-12)
+    assert not errors.any()
     found = model.sample(1500, random_state=0)
     counts = [found.count(one) for one in strings]
     assert sum(counts) == 1500
@@ -66,6 +71,39 @@ def test_blocks_of_one_are_exact_for_any_length():
     is_end = (rows == 2).long()
     law = logs.where(is_end.cumsum(1) - is_end == 0, 0.0).sum(dim=1).exp()
     assert follows(counts, law)
+    assert np.allclose(np.exp(values), law, rtol=0, atol=1e-12)
+    # Wrong: ends behind the first one are certain, and tell nothing.
+    everything = block_bound(model.network_, rows, None, 1, (0, 0, 1)).detach().exp()
+    assert float(everything.sum()) < 0.99
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_bounds_leave_out_the_blocks_behind_the_end(size):
+    """Tighter, and still bounds: probabilities of all strings sum to less than 1."""
+    model = fitted(BlockDiffusionSequence, block_size=size, n_estimates=64,
+                   with_ends=True, length=6)  # fmt: skip
+    strings = every_string_up_to("AB", 5)
+    values = model.score_samples(strings)
+    rows = torch.from_numpy(model.alphabet_.encode(strings))
+    with torch.no_grad():
+        loose = torch.stack([
+            block_bound(model.network_, rows, None, size, (0, i, 64)) for i in range(64)
+        ]).mean(dim=0)  # fmt: skip
+    n_told = [-(-(len(one) + 1) // size) * size for one in strings]
+    for value, other, n in zip(values, loose.tolist(), n_told, strict=True):
+        assert value > other + 1e-3 if n < 6 else value == pytest.approx(other)
+    assert math.fsum(np.exp(values)) < 1
+
+
+def test_the_error_of_a_single_draw_is_unknown():
+    model = fitted(BlockDiffusionSequence, block_size=3, n_estimates=1)
+    strings = every_string("ABC", 4)
+    values, errors = model.score_samples(strings, return_std=True)
+    assert np.isfinite(values).all()
+    assert np.isnan(errors).all()
+    state = np.random.RandomState(3)
+    assert (model.score_samples(strings, random_state=state) != values).any()
+    assert np.isfinite(model.score_samples(strings, random_state=None)).all()
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])

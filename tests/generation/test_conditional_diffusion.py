@@ -23,6 +23,7 @@ from sciseq.generation.sequences.conditional_diffusion import (
     planned_amounts,
 )
 from sciseq.generation.sequences.masked_diffusion import denoising_scores
+from sciseq.generation.sequences.sequential_prompt import SequentialPromptSampler
 
 LENGTH = 6
 OPEN = [[-1] * LENGTH] * 4
@@ -314,6 +315,17 @@ def test_samples_parse_and_belong_to_their_condition(fitted):
     assert all(one[2] == "-" and "-" not in one[:2] + one[3:] for one in found)
     right = [one[0] == "AB"[i // 20] for i, one in enumerate(found)]
     assert np.mean(right) > 0.9
+
+
+def test_gaps_are_filled_within_the_template(fitted):
+    model, _, _ = fitted
+    for one in (model, SequentialPromptSampler.around(model)):
+        made = one.infill(["?????", "A??B?"], condition=["A", "B"], random_state=0)
+        assert all(one[2] == "-" and "-" not in one[:2] + one[3:] for one in made)
+        assert made[1].startswith("A")
+        assert made[1][3] == "B"
+        with pytest.raises(InputError, match=r"sequence 1 contradicts .* position 2"):
+            one.infill(["?????", "??A??"], condition=["A", "B"])
 
 
 def test_a_fitted_model_is_kept_whole(fitted):

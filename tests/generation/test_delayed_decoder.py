@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from masked_toys import ready, run, toy_condition, toy_network
 
 from sciseq.errors import InputError, InputTypeError
@@ -219,6 +221,24 @@ def test_window_lies_around_what_was_decoded_last():
         [0, 1, 0, 0, 1, 1, 0, 0],
         [1, 0, 0, 1, 0, 0, 1, 0],
     ]
+
+
+@given(st.data())
+def test_the_window_is_that_of_all_distances(data):
+    n = data.draw(st.integers(1, 12))
+    last = torch.tensor([data.draw(st.lists(st.booleans(), min_size=n, max_size=n))])
+    free = ~last & torch.tensor(
+        [data.draw(st.lists(st.booleans(), min_size=n, max_size=n))]
+    )
+    window = data.draw(st.integers(0, 4))
+    found = delayed(variant="greedy", window=window)._near(last, free)[0]
+    place = range(n)
+
+    def distance(i):
+        return min((abs(i - j) for j in place if last[0, j]), default=n)
+
+    order = sorted((i for i in place if free[0, i]), key=lambda i: (distance(i), i))
+    assert found.nonzero().flatten().tolist() == sorted(order[:window])
 
 
 def test_work_of_prefill():

@@ -265,5 +265,14 @@ def test_all_weight_on_the_next_token_is_plain_training():
     wanted = -one.score_samples(["ABCC", "BBAC"]).sum()
     assert float(total) == pytest.approx(wanted, rel=1e-9)
     assert int(n) == 8
+    # With ends, what stands behind the first one is not told.
+    one = model(autoregressive_weight=1e12, with_ends=True, length=4)
+    rows = torch.from_numpy(one.alphabet_.encode(["A", "BABA", ""]))
+    with torch.no_grad():
+        total, _ = one._loss(0)(
+            one.network_, SequenceBatch(rows, torch.arange(3), None)
+        )
+    wanted = -one.score_samples(["A", "BABA", ""]).sum()
+    assert float(total) == pytest.approx(wanted, rel=1e-9)
     broken = all_hidden(torch.zeros(2, 4), torch.zeros(2, 2), 2)
     assert bool(broken.mask.all())

@@ -9,6 +9,7 @@ import pytest
 import torch
 from masked_toys import every_row, ready, run, toy_network
 from scipy import stats
+from sequence_toys import every_string_up_to
 from torch import nn
 
 from sciseq.generation.parts.batches import SequenceBatch
@@ -273,6 +274,12 @@ def test_carry_over_scores_are_those_of_the_autoregressive_model():
     logs = log_probabilities(scores, ROWS).sum(dim=1)
     np.testing.assert_allclose(values, logs.detach().numpy(), atol=1e-12)
     assert not errors.any()
+    assert np.exp(values).sum() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_carry_over_scores_are_a_law_of_strings_of_any_length():
+    model = energy_model("carry_over", n_tokens=3, length=3, with_ends=True)
+    values = model.score_samples(every_string_up_to("AB", 3))
     assert np.exp(values).sum() == pytest.approx(1.0, abs=1e-12)
 
 

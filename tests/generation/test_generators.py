@@ -22,6 +22,7 @@ from sciseq.generation.alphabet import Alphabet
 from sciseq.generation.conditions import ConditionCoding
 from sciseq.generation.sequences.autoregressive import AutoregressiveSequence
 from sciseq.generation.sequences.block_diffusion import BlockDiffusionSequence
+from sciseq.generation.sequences.combiner import CombinerSequence
 from sciseq.generation.sequences.draft_verify import DraftVerifySequence
 from sciseq.generation.sequences.masked_diffusion import MaskedDiffusionSequence
 
@@ -359,6 +360,9 @@ def test_conversion_starts_from_the_weights(cls, tmp_path):
         model.fit(WORDS, ["on"] * 20)
     with pytest.raises(InputError, match="d_model"):
         cls.from_autoregressive(base, d_model=16)
+    other = CombinerSequence(**{**SMALL, "max_epochs": 1}).fit(WORDS)
+    with pytest.raises(InputTypeError, match="CombinerSequence; an Autoreg"):
+        cls.from_autoregressive(other)
     model.save(tmp_path / "model")
     assert sciseq.load(tmp_path / "model").sample(2, random_state=0) == model.sample(
         2, random_state=0

@@ -72,6 +72,55 @@ def test_templates_are_read_alike():
         )
 
 
+GIVEN = ["ACGTA?G", "ACGT?AA", "TTTT???", "ACGT???"]  # four places, of two kinds
+
+
+def test_what_all_give_is_read_once_for_those_that_give_the_same(monkeypatch):
+    fast, slow = pair(FIXED)
+    sizes, read = [], lockstep._Rows.read
+
+    def counted(rows, x, turn, mask):
+        sizes.append(x.shape[:2])
+        return read(rows, x, turn, mask)
+
+    monkeypatch.setattr(lockstep._Rows, "read", counted)
+    found = fast.sample(template=GIVEN, random_state=3)
+    assert found == slow.sample(template=GIVEN, random_state=3)
+    # The begin and four bases, of two kinds; then a base of each that has gaps left.
+    assert sizes == [(2, 5), (3, 1), (2, 1)]
+    work = fast.last_work
+    assert work.n_passes.tolist() == [2, 1, 3, 3]
+    assert work.n_rows.tolist() == [6, 5, 7, 7]
+    assert work.n_read.tolist() == [5, 0, 11, 11]
+    # The same template for all: the counts of the loop, less its pass over the begin.
+    fast.sample(9, template="ACGT???", random_state=3)
+    slow.sample(9, template="ACGT???", random_state=3)
+    assert torch.equal(fast.last_work.n_passes, slow.last_work.n_passes - 1)
+    assert torch.equal(fast.last_work.n_rows, slow.last_work.n_rows)
+
+
+def test_what_is_given_is_read_behind_its_condition():
+    for y, told in ((LABELS, LABELS[:4]), (PEAKS, PEAKS[:4])):
+        fast, slow = pair(FIXED, y)
+        for template in (GIVEN, "ACGT???"):
+            assert fast.sample(condition=told, template=template, random_state=3) == (
+                slow.sample(condition=told, template=template, random_state=3)
+            )
+
+
+def test_the_beginning_of_another_request_would_be_seen(monkeypatch):
+    fast, _ = pair(FIXED)
+    expected = fast.sample(template=GIVEN * 5, random_state=3)
+    different = lockstep._different
+
+    def turned(tokens):
+        rows, which = different(tokens)
+        return rows, 1 - which
+
+    monkeypatch.setattr(lockstep, "_different", turned)
+    assert fast.sample(template=GIVEN * 5, random_state=3) != expected
+
+
 def test_noise_goes_on_where_it_was_cut(monkeypatch):
     fast, _ = pair(VARIED)
     expected = fast.sample(20, random_state=4)

@@ -11,6 +11,7 @@ from sciseq.generation import serving
 from sciseq.generation.conditions import ConditionCoding
 from sciseq.generation.markov_chain import MarkovChain
 from sciseq.generation.parts.combiner_backbone import CombinerTransformer
+from sciseq.generation.parts.delayed_decoder import VARIANTS, DelayedDecoder
 from sciseq.generation.parts.joining import SeatedCache
 from sciseq.generation.parts.layout import NOTHING
 from sciseq.generation.parts.network import SequenceNetwork
@@ -18,7 +19,9 @@ from sciseq.generation.sequences.autoregressive import AutoregressiveSequence
 from sciseq.generation.sequences.axial import AxialAutoregressor
 from sciseq.generation.sequences.block_diffusion import BlockDiffusionSequence
 from sciseq.generation.sequences.combiner import CombinerSequence
+from sciseq.generation.sequences.delayed_cache import DelayedCacheDiffusion
 from sciseq.generation.sequences.draft_verify import DraftVerifySequence
+from sciseq.generation.sequences.energy_diffusion import EnergyDiffusionSequence
 from sciseq.generation.sequences.masked_diffusion import MaskedDiffusionSequence
 from sciseq.generation.sequences.next_block import NextBlockSequence
 from sciseq.generation.sequences.reordered_causal import ReorderedCausalDiffusion
@@ -74,6 +77,25 @@ def of(cls):
     return lambda: fitted(cls, 3, LENGTH, with_ends=True)
 
 
+def energy_diffusion(energy="autoregressive"):
+    model = fitted(
+        EnergyDiffusionSequence, 3, LENGTH, with_ends=True, energy=energy, window=0.7
+    )
+    model.proposal_ = fitted(
+        MaskedDiffusionSequence, 3, LENGTH, with_ends=True,
+        network=tiny_network(3, LENGTH, seed=4),
+    )  # fmt: skip
+    return model
+
+
+def delayed(variant):
+    """A cache that is an approximation: what is read depends on the pass."""
+    return lambda: fitted(
+        DelayedCacheDiffusion, 3, LENGTH, with_ends=True, variant=variant, refresh=7,
+        n_layers=3, network=tiny_network(3, LENGTH, n_layers=3),
+    )  # fmt: skip
+
+
 MAKERS = {
     "autoregressive": autoregressive,
     "block diffusion": block_diffusion,
@@ -82,6 +104,8 @@ MAKERS = {
     "next block": of(NextBlockSequence),
     "reordered causal": of(ReorderedCausalDiffusion),
     "combiner": combiner,
+    "energy": energy_diffusion,
+    **{f"delayed cache, {one}": delayed(one) for one in VARIANTS},
 }
 
 
@@ -251,6 +275,30 @@ def test_rows_that_do_not_move_are_seen(monkeypatch) -> None:
 
     monkeypatch.setattr(SeatedCache, "keep", stays)
     assert not is_right()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_refreshes_of_the_oldest_request_are_seen(variant, monkeypatch) -> None:
+    """Wrong: the pass of the first request counts for all."""
+    full, prefix = DelayedDecoder.is_full, DelayedDecoder.computes_prefix
+
+    def of_the_first(method):
+        return lambda self, requests: method(self, requests)[:1].expand(len(requests))
+
+    model = delayed(variant)()
+    asks = [{"n": 2, "random_state": one} for one in range(12)]
+
+    def is_served_right():
+        batcher = ContinuousBatcher(model, 4)
+        tickets, _ = serve(batcher, range(len(asks)), asks)
+        return [batcher.result(one) for one in tickets] == [
+            model.sample(**ask) for ask in asks
+        ]
+
+    assert is_served_right()
+    monkeypatch.setattr(DelayedDecoder, "is_full", of_the_first(full))
+    monkeypatch.setattr(DelayedDecoder, "computes_prefix", of_the_first(prefix))
+    assert not is_served_right()
 
 
 def test_an_order_that_is_not_that_of_the_seats_is_seen(monkeypatch) -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import sciseq
 from sciseq.errors import InputError, InputTypeError
 from sciseq.training import available_devices, resolve_device
 
@@ -90,7 +91,7 @@ def test_a_torch_without_cuda_says_so(machine, monkeypatch):
 
 def test_mps_has_no_float64(machine):
     machine(has_mps=True)
-    with pytest.raises(InputError, match="precision is 'float64'"):
+    with pytest.raises(InputError, match="needs float64"):
         resolve_device("mps", precision="float64")
 
 
@@ -103,3 +104,15 @@ def test_this_machine():
     assert available_devices()[0] == "cpu"
     for name in available_devices():
         assert str(resolve_device(name)) == name
+
+
+def test_networks_that_draw_do_not_take_a_device_without_float64(machine):
+    machine(has_mps=True)
+    sequences = ["ACGT", "ACGG"] * 4
+    for cls, X in ((sciseq.MaskedDiffusionSequence, sequences),
+                   (sciseq.ClozeRecommender, [["a", "b", "c"]] * 4)):  # fmt: skip
+        with pytest.raises(InputError, match="needs float64"):
+            cls(device="mps", max_epochs=1).fit(X)
+        model = cls(d_model=256, d_ff=8192, max_epochs=10**6)  # worth a GPU
+        assert model._device_precision() == "float64"
+    assert str(resolve_device("auto", work=BIG, precision="float64")) == "cpu"

@@ -117,15 +117,15 @@ class DelayedDecoder(WholeDecoder):
         # Positions that were computed as the tokens they are.
         requests.memory["is_settled"] = torch.zeros_like(requests.is_filled)
 
-    def is_full(self, requests: Requests) -> bool:
-        """Tell whether the next pass computes everything that is not frozen."""
-        number = _pass_number(requests)
-        return number < _N_FIRST or number % self.refresh == 0
+    def is_full(self, requests: Requests) -> Tensor:
+        """Tell for whom the next pass computes all that is not frozen, (batch,)."""
+        number = requests.memory["n_steps"]
+        return (number < _N_FIRST) | (number % self.refresh == 0)
 
-    def computes_prefix(self, requests: Requests) -> bool:
-        """Tell whether the next pass computes conditions and begin as well."""
+    def computes_prefix(self, requests: Requests) -> Tensor:
+        """Tell for whom the next pass computes conditions and begin, (batch,)."""
         if self.is_frozen:
-            return _pass_number(requests) == 0
+            return requests.memory["n_steps"] == 0
         return self.is_full(requests)
 
     def rows(self, requests: Requests) -> Rows:
@@ -145,9 +145,7 @@ class DelayedDecoder(WholeDecoder):
 
     def _needed(self, requests: Requests) -> Tensor:
         memory = requests.memory
-        if self.is_full(requests):
-            needed = torch.ones_like(requests.is_filled)
-        elif isinstance(self.reveal, FixedOrder):
+        if isinstance(self.reveal, FixedOrder):
             last, is_hidden = (
                 requests.is_filled & ~memory["is_settled"],
                 ~requests.is_filled,
@@ -156,16 +154,20 @@ class DelayedDecoder(WholeDecoder):
             needed = last | coming | self._near(last, is_hidden & ~coming)
         else:
             needed = ~memory["is_settled"]
-        if self.is_frozen and _pass_number(requests) > 0:
-            needed = needed & ~memory["is_given"]
+        needed = needed | self.is_full(requests).unsqueeze(1)
+        if self.is_frozen:
+            is_later = memory["n_steps"].unsqueeze(1) > 0
+            needed = needed & ~(memory["is_given"] & is_later)
         return needed
 
     def _near(self, last: Tensor, free: Tensor) -> Tensor:
         """Choose the free positions that are nearest to those decoded last."""
-        place = torch.arange(last.shape[1], device=last.device)
-        distance = (place[:, None] - place).abs().expand(len(last), -1, -1)
-        distance = distance.where(last[:, None, :], last.shape[1]).amin(dim=2)
-        distance = distance.double().where(free, torch.inf)
+        place = torch.arange(last.shape[1], device=last.device).double()
+        # The last decoded position before each place, and the next one from it on.
+        before = place.where(last, -torch.inf).cummax(dim=1).values
+        behind = place.where(last, torch.inf).flip(1).cummin(dim=1).values.flip(1)
+        distance = torch.minimum(place - before, behind - place)
+        distance = distance.where(free, torch.inf)
         return _first(distance, distance.new_full((len(last),), self.window), free)
 
     def commit(self, requests: Requests, rows: Rows, scores: Tensor) -> None:
@@ -185,15 +187,11 @@ class DelayedDecoder(WholeDecoder):
         super().commit(requests, everywhere, table[:, :length])
 
     def _store(self, requests: Requests, is_row: Tensor) -> None:
-        if self.computes_prefix(requests):
-            n_prefix = requests.cache.n_prefix
-            is_row = torch.nn.functional.pad(is_row, (n_prefix, 0), value=True)
+        computes_prefix = self.computes_prefix(requests)
+        if bool(computes_prefix.any()):
+            before = computes_prefix.unsqueeze(1).expand(-1, requests.cache.n_prefix)
+            is_row = torch.cat([before, is_row], dim=1)
         requests.cache.store(is_row)
-
-
-def _pass_number(requests: Requests) -> int:
-    """Return the passes so far: requests of a batch start together."""
-    return int(requests.memory["n_steps"][0])
 
 
 def _first(values: Tensor, n: Tensor, which: Tensor) -> Tensor:

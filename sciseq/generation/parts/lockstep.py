@@ -5,8 +5,9 @@ Axes: ``batch`` (B), ``row``, ``head`` (h), ``position`` (L), ``width`` (d), ``t
 
 What :class:`~sciseq.generation.parts.requests.Decoder` does for requests at places of
 their own costs more than the network itself, where a pass is one token. Here requests
-go in step, given tokens are read like drawn ones, and a pass is the bare arithmetic of
-the transformer. The results are the same.
+go in step, and a pass is the bare arithmetic of the transformer. What all of them give
+at the start is read at once, and once for those that give the same; other given tokens
+are read like drawn ones. The results are the same.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from sciseq.generation.parts.backbone import TokenTransformer, rotation
 from sciseq.generation.parts.drawing import Drawing
-from sciseq.generation.parts.layout import NOTHING
+from sciseq.generation.parts.layout import NOTHING, Layout
 from sciseq.generation.parts.masks import attention_mask, causal
 from sciseq.generation.parts.network import SequenceNetwork
 from sciseq.generation.parts.noise import gumbel
@@ -46,7 +47,7 @@ class _Rows:
         return self.backbone.scores(_normalised(self.backbone.norm, x[:, -1]))
 
     def keep(self, items: Tensor) -> None:
-        """Drop all requests but these."""
+        """Drop all requests but these, which may be named more than once."""
         for one in self._layers:
             one.room = one.room.index_select(1, items)
 
@@ -133,6 +134,14 @@ def _attend(q: Tensor, room: Tensor, mask: Tensor | None) -> Tensor:
     return torch.bmm(scores.softmax(dim=-1), values).view(n_batch, 1, -1)
 
 
+def _different(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the different rows of tokens, and which of them each row is."""
+    if not tokens.shape[1]:
+        return tokens[:1], torch.zeros_like(tokens.sum(dim=1))
+    rows, which = torch.unique(tokens, dim=0, return_inverse=True)
+    return rows, which
+
+
 def _turns(position: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     """Return complex numbers (batch, row, 1, 1, pair) that rotate by positions."""
     cosine, sine = rotation(position, width, dtype)  # (batch, 1, row, width)
@@ -184,25 +193,43 @@ class _Generation:
         requests.keep((~requests.is_filled.all(dim=1)).nonzero().flatten())
         if not len(requests):
             return
-        x, before = network.prefix(len(requests), requests.condition)
-        before = before.expand(len(requests))
-        self.n_before = before.n_rows
-        length = requests.n_positions
-        self.rows = _Rows(backbone, len(requests), self.n_before + length)
-        is_row = before.segment != NOTHING
-        self.is_row = None if bool(is_row.all()) else is_row
-        mask = None if self.n_before == 1 else attention_mask(causal, before)
-        turn = _turns(before.position, backbone.width, x.dtype)
-        self.scores = self.rows.read(x, turn, mask)
-        place = torch.arange(length, device=x.device)
-        self._turns = _turns(place.unsqueeze(0), backbone.width, x.dtype)
-        self._is_given = requests.is_filled.any(dim=0).tolist()
-        self._last_gap = (~requests.is_filled * place).amax(dim=1)
+        length, is_filled = requests.n_positions, requests.is_filled
+        self.n_given = int(is_filled.all(dim=0).long().cumprod(dim=0).sum())
+        self._read_given(network)
+        place = torch.arange(length, device=is_filled.device)
+        dtype = backbone.symbols.dtype
+        self._turns = _turns(place.unsqueeze(0), backbone.width, dtype)
+        self._is_given = is_filled.any(dim=0).tolist()
+        self._last_gap = (~is_filled * place).amax(dim=1)
         self._ends = set(self._last_gap.tolist())
+
+    def _read_given(self, network: SequenceNetwork) -> None:
+        """Read conditions, begins and what all requests give at the start."""
+        requests = self.requests
+        given, which = requests.tokens[:, : self.n_given], None
+        if requests.condition is None:
+            given, which = _different(given)
+        x, layout = network.prefix(len(given), requests.condition)
+        self.n_before = layout.n_rows
+        is_row = layout.expand(len(requests)).segment != NOTHING
+        self.is_row = None if bool(is_row.all()) else is_row
+        if self.n_given:
+            behind = Layout.of(self.n_given, device=x.device)
+            x = torch.cat([x, network.embed(given, behind)], dim=1)
+            layout = layout.followed_by(behind)
+        capacity = self.n_before + requests.n_positions
+        self.rows = _Rows(self.backbone, len(given), capacity)
+        mask = None if layout.n_rows == 1 else attention_mask(causal, layout)
+        turn = _turns(layout.position, self.backbone.width, x.dtype)
+        self.scores = self.rows.read(x, turn, mask)
+        if which is not None:
+            self.rows.keep(which)
+            self.scores = self.scores[which]
 
     def run(self) -> tuple[Tensor, Work]:
         """Go from position to position until every request is complete."""
-        for position in range(self.requests.n_positions if len(self.requests) else 0):
+        first = self.n_given if len(self.requests) else self.requests.n_positions
+        for position in range(first, self.requests.n_positions):
             self._draw(position)
             if not self._goes_on(position):
                 break
@@ -212,7 +239,8 @@ class _Generation:
         return self.tokens, self.work
 
     def _draw(self, position: int) -> None:
-        requests, place = self.requests, position % _NOISE_TOGETHER
+        requests = self.requests
+        place = (position - self.n_given) % _NOISE_TOGETHER
         logs = self._logs(None if requests.allowed is None
                           else requests.allowed[:, position])  # fmt: skip
         if self.drawing.temperature:
@@ -275,10 +303,11 @@ class _Generation:
             is_end = (finished == requests.end).cumsum(dim=1) > 0
             finished = finished.masked_fill(is_end, requests.end)
         self.tokens[number] = finished
-        self.work.n_passes[number] = position + 1
+        n_later = position - self.n_given  # passes of one row, behind the first pass
+        self.work.n_passes[number] = 1 + n_later
         self.work.n_rows[number] = self.n_before + position
-        n_read = position * self.n_before + position * (position - 1) // 2
-        self.work.n_read[number] = n_read
+        n_first = self.n_before + self.n_given
+        self.work.n_read[number] = n_later * n_first + n_later * (n_later - 1) // 2
 
     def _read(self, position: int) -> None:
         tokens = self.requests.tokens[:, position : position + 1]

@@ -5,7 +5,7 @@ one pass), ``token`` (V).
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -207,9 +207,9 @@ class Decoder(ABC):
     def rows(self, requests: Requests) -> Rows:
         """Choose what the next pass computes."""
 
-    def computes_prefix(self, requests: Requests) -> bool:
-        """Tell whether the next pass computes conditions and begin as well."""
-        return not self.keeps_prefix
+    def computes_prefix(self, requests: Requests) -> Tensor:
+        """Tell for whom the next pass computes conditions and begin, bool (batch,)."""
+        return torch.full_like(requests.is_filled[:, 0], not self.keeps_prefix)
 
     @abstractmethod
     def commit(self, requests: Requests, rows: Rows, scores: Tensor) -> None:
@@ -295,10 +295,13 @@ def step(
     rows = decoder.rows(requests)
     n_batch, layout = len(requests), rows.layout
     x, n_before = network.embed(rows.tokens, layout), 0
-    if decoder.computes_prefix(requests):
+    computes_prefix = decoder.computes_prefix(requests)
+    if bool(computes_prefix.any()):
         before, its_layout = network.prefix(n_batch, requests.condition)
         x, n_before = torch.cat([before, x], dim=1), its_layout.n_rows
-        layout = its_layout.followed_by(layout)
+        its_layout = its_layout.expand(n_batch)
+        segment = its_layout.segment.where(computes_prefix.unsqueeze(1), NOTHING)
+        layout = replace(its_layout, segment=segment).followed_by(layout)
     states = network(x, layout, decoder.rule, requests.cache)
     work.n_passes[requests.number] += 1
     work.n_rows[requests.number] += (layout.segment != NOTHING).sum(dim=1)

@@ -3,8 +3,9 @@ r"""The loss of sequences that stand there twice: a noisy copy to predict, a cle
 Axes: ``batch`` (B), ``position`` (L), ``token`` (V).
 
 .. math:: L = \frac1L \sum_{i \in S} w_i \cdot -\log p(x_i \mid x_t^{b(i)}, x^{<b(i)})
-    + \lambda \frac1L \sum_i -\log p(x_i \mid x_{<i})
+    + \lambda \frac1L \sum_{i \le e} -\log p(x_i \mid x_{<i})
 
+with the first end e of the sequence, behind which no token is told from left to right.
 The noisy row of a masked token predicts it, aligned (SDAR, TiDAR, WeDLM), or the row
 before it does (shifted, NBDiff). The second term is that of the clean copy, where that
 is causal.
@@ -22,6 +23,7 @@ from sciseq.generation.parts.batches import NoisyLoss, SequenceBatch
 from sciseq.generation.parts.layout import Layout, two_copies
 from sciseq.generation.parts.masks import Rule
 from sciseq.generation.parts.network import SequenceNetwork
+from sciseq.generation.parts.requests import is_counted
 
 __all__ = ["Broken", "Corruption", "TwoCopyLoss", "token_losses"]
 
@@ -79,6 +81,8 @@ class TwoCopyLoss(NoisyLoss):
         always has those of the end, so that its losses compare.
     noisy_weight, clean_weight : float, default=1.0, 0.0
         Of the two terms.
+    end : int, optional
+        Token behind which everything is an end.
     is_shifted : bool, default=False
         Whether the row before a masked token predicts it. First tokens of blocks then
         have no noisy term.
@@ -93,12 +97,13 @@ class TwoCopyLoss(NoisyLoss):
         block_size: Callable[[float], int],
         noisy_weight: float = 1.0,
         clean_weight: float = 0.0,
+        end: int | None = None,
         is_shifted: bool = False,
     ) -> None:
         super().__init__(seed)
         self.rule, self.corrupt, self.block_size = rule, corrupt, block_size
         self.noisy_weight, self.clean_weight = noisy_weight, clean_weight
-        self.is_shifted = is_shifted
+        self.end, self.is_shifted = end, is_shifted
 
     def __call__(
         self, network: nn.Module, batch: SequenceBatch
@@ -115,7 +120,9 @@ class TwoCopyLoss(NoisyLoss):
         losses = self._noisy(noisy, tokens, broken, size)
         total = self.noisy_weight * losses.sum()
         if self.clean_weight:
-            total = total + self.clean_weight * token_losses(clean, tokens).sum()
+            counted = is_counted(tokens, self.end)
+            losses = token_losses(clean, tokens).where(counted, 0.0)
+            total = total + self.clean_weight * losses.sum()
         return total, torch.tensor(tokens.numel())
 
     def _noisy(

@@ -163,7 +163,7 @@ class AutoregressiveSequence(WeighedCandidates):
     random_state : int, optional
         Seed of everything.
     device : str, default="auto"
-        ``"cpu"``, ``"cuda"``, ``"mps"``, or what pays.
+        ``"cpu"``, ``"cuda"``, or what pays; ``"mps"`` lacks the float64 of the noise.
     precision : {"float32", "bfloat16", "float64"}, default="float32"
         Of the computation.
     verbose : int, default=0

@@ -326,6 +326,7 @@ class ClozeRecommender(TorchEstimator, BaseRecommender):
     n_devices: int = 1
     n_nodes: int = 1
 
+    _needs_float64: ClassVar[bool] = True  # noise, and the rotation by positions
     _network_type: ClassVar[type[ClozeNetwork]] = ClozeNetwork
     _loss_type: ClassVar[type[ClozeLoss]] = ClozeLoss
     # All histories train; the schedule is that of the class.

@@ -25,6 +25,7 @@ from sciseq.generation.parts.corruption import (
     exact_count_mask,
 )
 from sciseq.generation.parts.drawing import Drawing, log_probabilities
+from sciseq.generation.parts.estimates import mean_and_error
 from sciseq.generation.parts.masks import prefix_bidirectional
 from sciseq.generation.parts.network import Condition, SequenceNetwork
 from sciseq.generation.parts.noise import content_keys, uniform
@@ -299,14 +300,18 @@ class ConditionalDiffusionSequence(MaskedDiffusionSequence):
 
     def _template_rows(self, template: Any) -> Tensor:
         """Return templates of a call, completed by that of the estimator."""
-        fixed, rows = self._fixed(), super()._template_rows(template)
-        if rows is None:
-            return fixed.unsqueeze(0)
-        if bool(((rows >= 0) & (fixed >= 0) & (rows != fixed)).any()):
+        rows = super()._template_rows(template)
+        return self._fixed().unsqueeze(0) if rows is None else self._completed(rows)
+
+    def _completed(self, rows: Tensor) -> Tensor:
+        fixed = self._fixed()
+        differs = (rows >= 0) & (fixed >= 0) & (rows != fixed)
+        if bool(differs.any()):
+            row, place = differs.nonzero()[0].tolist()
             raise InputError(
-                f"template={template!r} contradicts that of the estimator, "
-                f"{self.template!r}",
-                where="sample, template",
+                f"sequence {row} contradicts the estimator's "
+                f"template={self.template!r} at position {place}",
+                where="template or X",
                 hint="Leave fixed positions open, or give the same tokens.",
             )
         return fixed.where(rows < 0, rows)
@@ -346,12 +351,10 @@ class ConditionalDiffusionSequence(MaskedDiffusionSequence):
         self, tokens: Tensor, condition: Condition | None, seed: int
     ) -> tuple[Tensor, Tensor]:
         n, is_free = int(self.n_estimates), (self._fixed() < 0).to(tokens.device)
-        values = torch.stack([
+        return mean_and_error(
             free_bound(self._network(), tokens, is_free, condition, (seed, number, n))
             for number in range(n)
-        ])  # fmt: skip
-        spread = values.std(dim=0, correction=1 if n > 1 else 0)
-        return values.mean(dim=0), spread / n**0.5
+        )
 
 
 def free_bound(

@@ -274,6 +274,7 @@ class DraftVerifySequence(Converted, WeighedCandidates):
             block_size=lambda progress: size,
             noisy_weight=1 / (1 + alpha),
             clean_weight=alpha / (1 + alpha),
+            end=self.alphabet_.end,
         )
 
     def _decoder(self, drawing: Drawing) -> Decoder:

@@ -20,10 +20,12 @@ from sciseq.generation.parts.batches import NoisyLoss, SequenceBatch
 from sciseq.generation.parts.corruption import bernoulli_mask, ensure_one
 from sciseq.generation.parts.drawing import Drawing, log_probabilities
 from sciseq.generation.parts.energy_decoder import Energy, EnergyDecoder, log_partition
+from sciseq.generation.parts.estimates import mean_and_error
 from sciseq.generation.parts.layout import NOISY, Layout
 from sciseq.generation.parts.masks import full
 from sciseq.generation.parts.network import Condition, SequenceNetwork
 from sciseq.generation.parts.noise import content_keys, uniform
+from sciseq.generation.parts.requests import is_counted
 from sciseq.generation.parts.reveal import Reveal, equal_amounts
 from sciseq.generation.sequences.autoregressive import (
     NextTokenLoss,
@@ -352,16 +354,16 @@ class EnergyDiffusionSequence(SequenceGenerator):
         if self.energy == "carry_over":
             network = cast(SequenceNetwork, self.network_.eval())
             scores = next_token_scores(network, tokens, condition)
-            found = log_probabilities(scores, tokens).sum(dim=1)
+            counted = is_counted(tokens, self.alphabet_.end)
+            logs = log_probabilities(scores, tokens).where(counted, 0.0)
+            found = logs.sum(dim=1)
             return found, torch.zeros_like(found)
         n, energy = int(self.n_estimates), self._energy()
-        values = torch.stack([
+        return mean_and_error(
             energy_bound(self._network(), energy, tokens, condition,
                          (seed, number, n), int(self.n_partition))
             for number in range(n)
-        ])  # fmt: skip
-        spread = values.std(dim=0, correction=1 if n > 1 else 0)
-        return values.mean(dim=0), spread / n**0.5
+        )  # fmt: skip
 
 
 def energy_bound(

@@ -18,6 +18,7 @@ from sciseq.generation.method_card import MethodCard
 from sciseq.generation.parts.batches import NoisyLoss, SequenceBatch
 from sciseq.generation.parts.corruption import bernoulli_mask, complement
 from sciseq.generation.parts.drawing import Drawing, log_probabilities
+from sciseq.generation.parts.estimates import mean_and_error
 from sciseq.generation.parts.layout import NOISY, Layout
 from sciseq.generation.parts.masks import full
 from sciseq.generation.parts.network import Condition, SequenceNetwork
@@ -187,12 +188,10 @@ class MaskedDiffusionSequence(Converted, SequenceGenerator):
         self, tokens: Tensor, condition: Condition | None, seed: int
     ) -> tuple[Tensor, Tensor]:
         n = int(self.n_estimates)
-        values = torch.stack([
+        return mean_and_error(
             whole_bound(self._network(), tokens, condition, (seed, number, n))
             for number in range(n)
-        ])  # fmt: skip
-        spread = values.std(dim=0, correction=1 if n > 1 else 0)
-        return values.mean(dim=0), spread / n**0.5
+        )
 
 
 def whole_bound(

@@ -182,6 +182,7 @@ class NextBlockSequence(Converted, SequenceGenerator):
             corrupt=level_of_block,
             block_size=self._block_size_at,
             clean_weight=float(self.autoregressive_weight),
+            end=self.alphabet_.end,
             is_shifted=True,
         )
 

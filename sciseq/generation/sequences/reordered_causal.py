@@ -289,6 +289,7 @@ class ReorderedCausalDiffusion(Converted, SequenceGenerator):
             corrupt=partial(known_before_hidden, normalise_weights=is_scaled),
             block_size=lambda progress: size,
             clean_weight=float(self.autoregressive_weight),
+            end=self.alphabet_.end,
         )
 
     def _decoder(self, drawing: Drawing) -> Decoder:
