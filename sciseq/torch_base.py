@@ -217,10 +217,11 @@ class TorchEstimator(SequenceEstimator):
             return
         own = {name: one.shape for name, one in network.state_dict().items()}
         if {name: one.shape for name, one in weights.items()} != own:
+            anew = ", or set warm_start=False" if hasattr(self, "warm_start") else ""
             raise InputError(
-                "warm_start=True goes on from a network of another shape",
+                "the training goes on from a network of another shape",
                 where=f"parameters of {type(self).__name__}",
-                hint="Keep the parameters of the network, or set warm_start=False.",
+                hint=f"Keep the parameters of the network{anew}.",
             )
         network.load_state_dict(weights)
 

@@ -20,7 +20,8 @@ generate = typer.Typer(
 _Data = Annotated[
     Path,
     typer.Argument(
-        help="Sequences: FASTA, SMILES, text with one in a line, or CSV, each also .gz."
+        help="Sequences: FASTA, SMILES, text with one in a line, CSV, or JSON lines "
+        "with a string or a list of tokens in each, each also .gz."
     ),
 ]
 _Model = Annotated[
@@ -45,7 +46,12 @@ _Quiet = Annotated[
 ]
 _Out = Annotated[
     Path,
-    typer.Option("--out", "-o", help="Result: .fasta, .txt or .csv, each also .gz."),
+    typer.Option(
+        "--out",
+        "-o",
+        help="Result, replaced if it is there: .fasta, .txt or .csv for strings, "
+        ".jsonl for any sequences, each also .gz.",
+    ),
 ]
 
 
@@ -62,7 +68,13 @@ def fit(
         ),
     ],
     method: Annotated[
-        str, typer.Option("--method", "-m", help="See `sciseq methods`.")
+        str,
+        typer.Option(
+            "--method",
+            "-m",
+            help="See `sciseq methods --kind generation`; baselines, recommenders and "
+            "methods around another are fitted in Python.",
+        ),
     ] = "autoregressive",
     column: _Column = None,
     condition: Annotated[
@@ -110,7 +122,8 @@ def sample(
     out: _Out,
     n: Annotated[int, typer.Option("--number", "-n", help="Sequences.", min=1)] = 10,
     condition: Annotated[
-        str | None, typer.Option(help="Class that they belong to.")
+        str | None,
+        typer.Option(help="Class that they belong to; or numbers, with commas."),
     ] = None,
     template: Annotated[
         str | None, typer.Option(help="What is given, as 'AC??GT': ? may be anything.")
@@ -148,7 +161,10 @@ def score(
     model: _Model,
     data: _Data,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Result: .csv, also .csv.gz.")
+        Path,
+        typer.Option(
+            "--out", "-o", help="Result, replaced if it is there: .csv, also .csv.gz."
+        ),
     ],
     column: _Column = None,
     condition: Annotated[

@@ -1,22 +1,33 @@
 """What ``sciseq generate ...`` does: read, fit or load, generate or score, write."""
 
-import contextlib
-import csv
-import gzip
-import importlib
-import io
+import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from sciseq.cli.boundary import say
+from sciseq.cli.generation_files import (
+    FoundSequences,
+    output_kind,
+    read_found,
+    write_sequences,
+    write_table,
+)
+from sciseq.cli.generation_models import (
+    as_conditions,
+    find_method,
+    load_generator,
+    method_class,
+    options_for,
+    told_by_options,
+)
 from sciseq.cli.outputs import check_file, check_outputs
 from sciseq.cli.settings import parse_settings
 from sciseq.errors import InputError, nearest_name
-from sciseq.registry import METHODS, Method
+from sciseq.registry import Method
 
 __all__ = [
     "FitRequest",
@@ -33,7 +44,6 @@ _OPTIONS = {
     "random_state": "--seed",
     "verbose": "--verbose",
 }
-_KINDS = {".fa": "fasta", ".fasta": "fasta", ".txt": "text", ".csv": "csv"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +107,7 @@ def run_fit(request: FitRequest) -> None:
     """
     if request.quiet and request.verbose:
         raise InputError("--quiet and --verbose contradict each other", where="options")
-    method = _method(request.method)
+    method = find_method(request.method)
     settings = parse_settings(request.settings, _OPTIONS)
     try:
         check_outputs(request.data, out=None, plot=None, save_model=request.out)
@@ -105,8 +115,9 @@ def run_fit(request: FitRequest) -> None:
         error.where = "--out"
         raise
     model = _make_model(method, settings, request)
-    found = _read(request.data, request.column, request.condition)
-    model.fit(found.sequences, found.labels)
+    found = read_found(request.data, request.column, request.condition)
+    with told_by_options(str(request.data)):
+        model.fit(found.sequences, found.labels)
     if model.stopped_ == "interrupted":
         raise KeyboardInterrupt
     model.set_params(verbose=0).save(request.out, overwrite=True)
@@ -134,20 +145,24 @@ def run_sample(request: SampleRequest) -> None:
     SciSeqError
         Nothing was written.
     """
-    kind = _kind(request.out, tuple(_KINDS.values()))
+    kind = output_kind(request.out)
     check_file(request.out, request.model, "--out")
-    model = _load(request.model, request.device)
-    made = model.sample(
-        None if request.template is not None and request.n == 1 else request.n,
-        request.condition,
-        template=request.template,
-        temperature=request.temperature,
-        random_state=request.seed,
-    )
-    rows = [("".join(map(str, one)),) for one in made]
-    _write(request.out, kind, ("sequence",), rows)
+    model = load_generator(request.model, request.device)
+    words = None if request.condition is None else [request.condition]
+    given = {
+        "condition": as_conditions(model, words),
+        "template": request.template,
+        "temperature": request.temperature if request.temperature != 1 else None,
+    }
+    options = options_for(model.sample, given)
+    n = None if request.template is not None and request.n == 1 else request.n
+    with told_by_options("--template"):
+        made = model.sample(n, random_state=request.seed, **options)
+    rows = made.tolist() if hasattr(made, "tolist") else made
+    write_sequences(request.out, kind, rows)
     if not request.quiet:
-        say(f"sequences: {len(rows)}, {len(set(rows))} different: {request.out}")
+        n_different = len(set(map(json.dumps, rows)))
+        say(f"sequences: {len(rows)}, {n_different} different: {request.out}")
 
 
 def run_score(request: ScoreRequest) -> None:
@@ -163,55 +178,39 @@ def run_score(request: ScoreRequest) -> None:
     SciSeqError
         Nothing was written.
     """
-    kind = _kind(request.out, ("csv",))
+    output_kind(request.out, (".csv",))
     check_file(request.out, request.data, "--out")
-    model = _load(request.model, request.device)
-    found = _read(request.data, request.column, request.condition)
-    values, errors = model.score_samples(
-        found.sequences,
-        found.labels,
-        return_std=True,
-        random_state=request.seed,
-    )
+    model = load_generator(request.model, request.device)
+    found = read_found(request.data, request.column, request.condition)
+    values, errors = _scores(model, found, request)
+    sizes = [_n_tokens(one) for one in found.sequences]
     bits = [
-        -value / (math.log(2) * max(len(one), 1))
-        for value, one in zip(values, found.sequences, strict=True)
+        -value / (math.log(2) * max(size, 1))
+        for value, size in zip(values, sizes, strict=True)
     ]
     head = ("id", "log_likelihood", "standard_error", "bits_per_token")
     rows = zip(found.ids, values.tolist(), errors.tolist(), bits, strict=True)
-    _write(request.out, kind, head, list(rows))
+    write_table(request.out, head, rows)
     if not request.quiet:
-        n_tokens = sum(map(len, found.sequences))
-        mean = -float(values.sum()) / (math.log(2) * max(n_tokens, 1))
+        mean = -float(values.sum()) / (math.log(2) * max(sum(sizes), 1))
         say(f"sequences: {len(found)}, {mean:.4g} bits per token: {request.out}")
 
 
-def _method(name: str) -> Method:
-    # Baselines and recommenders do not take what the command line passes on.
-    known = [
-        method
-        for method in METHODS
-        if method.target.startswith("sciseq.generation.sequences.")
-    ]
-    for method in known:
-        if name in (method.name, method.class_name):
-            return method
-    names = [method.name for method in known]
-    raise InputError(
-        f"no generator is called {name!r}, there are {', '.join(names)}",
-        where="--method",
-        hint=nearest_name(name, names) or None,
-    )
+def _scores(model: Any, found: FoundSequences, request: ScoreRequest) -> Any:
+    """Return log-likelihoods and their standard errors, 0 where they are exact."""
+    given = {"condition": as_conditions(model, found.labels)}
+    options = options_for(model.score_samples, given)
+    taken = signature(model.score_samples).parameters
+    for name, value in (("return_std", True), ("random_state", request.seed)):
+        if name in taken:
+            options[name] = value
+    with told_by_options(str(request.data)):
+        scores = model.score_samples(found.sequences, **options)
+    return scores if "return_std" in taken else (scores, 0 * scores)
 
 
 def _make_model(method: Method, settings: dict[str, Any], request: FitRequest) -> Any:
-    model = getattr(importlib.import_module(method.module_name), method.class_name)()
-    if not (hasattr(model, "sample") and hasattr(model, "device")):
-        raise InputError(
-            f"{method.name} is fitted in Python, not on the command line",
-            where="--method",
-            hint=f"See sciseq.{method.class_name}.",
-        )
+    model = method_class(method)()
     known = model.get_params()
     for name in settings:
         if name not in known:
@@ -232,57 +231,7 @@ def _make_model(method: Method, settings: dict[str, Any], request: FitRequest) -
     return model
 
 
-def _read(path: Path, column: str | None, condition: str | None) -> Any:
-    from sciseq.data.sequence_files import read_sequences
-
-    return read_sequences(path, column=column, label_column=condition)
-
-
-def _load(path: Path, device: str) -> Any:
-    from sciseq.persistence import load
-
-    model = load(path)
-    if not hasattr(model, "score_samples"):
-        raise InputError(
-            f"{path} holds a {type(model).__name__}, which generates no sequences",
-            where="MODEL",
-            hint="Give a model that `sciseq generate fit` has saved.",
-        )
-    return model.set_params(device=device)
-
-
-def _kind(path: Path, allowed: Sequence[str]) -> str:
-    name = path.name.removesuffix(".gz")
-    kind = _KINDS.get(Path(name).suffix.lower())
-    if kind is None or kind not in allowed:
-        suffixes = sorted(one for one, value in _KINDS.items() if value in allowed)
-        raise InputError(
-            f"{path.name} has an unknown suffix",
-            where="--out",
-            hint=f"Known are {', '.join(suffixes)}, each also with .gz.",
-        )
-    return kind
-
-
-def _write(
-    path: Path, kind: str, head: Sequence[str], rows: Iterable[Sequence[Any]]
-) -> None:
-    from sciseq.files import temporary_path
-
-    with temporary_path(path) as place, contextlib.ExitStack() as stack:
-        raw: Any = stack.enter_context(place.open("wb"))
-        if path.suffix == ".gz":  # without a name and a time: equal bytes each run
-            raw = stack.enter_context(gzip.GzipFile("", "wb", 9, raw, 0))
-        text = io.TextIOWrapper(raw, "utf-8", newline="")
-        _write_rows(stack.enter_context(text), kind, head, rows)
-
-
-def _write_rows(
-    text: TextIO, kind: str, head: Sequence[str], rows: Iterable[Sequence[Any]]
-) -> None:
-    if kind == "csv":
-        csv.writer(text, lineterminator="\n").writerows([head, *rows])
-        return
-    for number, (sequence, *_) in enumerate(rows, start=1):
-        before = f">sample{number}\n" if kind == "fasta" else ""
-        text.write(f"{before}{sequence}\n")
+def _n_tokens(sequence: Any) -> int:
+    """Count tokens: of a string, a list, or a list of rows."""
+    is_rows = bool(sequence) and isinstance(sequence[0], list)
+    return sum(map(len, sequence)) if is_rows else len(sequence)

@@ -88,7 +88,9 @@ def read_events(
         else:
             from sciseq.data.delimited_files import read_delimited
 
-            table = read_delimited(path).frame
+            table = read_delimited(path, text_columns=[entity, item]).frame
+            for name in {entity, item} & set(table.columns):
+                table[name] = _as_labels(table[name])
     else:
         table, place = source, "events"
     columns = [entity, item] if time is None else [entity, time, item]
@@ -130,13 +132,21 @@ def _read_pairs(path: Path, entity: str, item: str) -> "pd.DataFrame":
             )
     if not entities:
         raise FileFormatError(f"{path.name} holds no events", where=str(path))
-    table = pd.DataFrame({entity: entities, item: items})
-    # Numbers sort as numbers: 2 comes before 10.
-    for name in table.columns:
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        if numbers.notna().all():
-            table[name] = numbers
-    return table
+    return pd.DataFrame(
+        {entity: _as_labels(pd.Series(entities)), item: _as_labels(pd.Series(items))}
+    )
+
+
+def _as_labels(text: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Make numbers of labels, so that 2 comes before 10, where nothing is lost by it.
+
+    Labels such as 007 and 7 stay two.
+    """
+    import pandas as pd
+
+    numbers = pd.to_numeric(text, errors="coerce")
+    is_same = numbers.notna() & (numbers.map(str) == text)
+    return numbers if bool(is_same.all()) else text
 
 
 def _check_table(table: Any, columns: Sequence[str], place: str) -> None:

@@ -101,7 +101,14 @@ def date_readings(column: Any) -> list[Any]:
         return []
     first = known.iloc[0]
     if isinstance(first, datetime.date):
-        return [pd.to_datetime(column)]
+        try:
+            return [pd.to_datetime(column)]
+        except ValueError as error:
+            raise InputError(
+                f"times in column {column.name!r} cannot be compared: {error}",
+                where="time column",
+                hint="Convert them to one zone: pandas.to_datetime(..., utc=True).",
+            ) from error
     if pd.api.types.is_integer_dtype(dtype) and int(first) in _COMPACT:
         return _fitting(column.astype(str), ["%Y%m%d"])
     if isinstance(first, str):

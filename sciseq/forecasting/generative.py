@@ -18,6 +18,7 @@ from sciseq.forecasting.base import FORECASTER_RULES, BaseForecaster
 from sciseq.forecasting.future import FutureRows
 from sciseq.generation.base import SequenceGenerator, make_drawing, request_seeds
 from sciseq.generation.calls import TOGETHER
+from sciseq.generation.constraints import legal_in_gaps
 from sciseq.generation.sequences.autoregressive import AutoregressiveSequence
 from sciseq.parameters import AnyOf, Instance, Integer, Nothing, Option
 from sciseq.parameters import Rule as ParameterRule
@@ -231,9 +232,10 @@ class GenerativeForecaster(BaseForecaster):
         # Not by ``sample``: its noise depends on the place of a row among all.
         # Draws of one look-back go together: it may then be read once for all of them.
         order = torch.arange(len(rows)).view(int(self.n_samples), -1).T.flatten()
+        legal = legal_in_gaps(self.generator_.alphabet_, rows, None)
         for some in torch.split(order, TOGETHER):
             rows[some] = self.generator_._generate_some(
-                rows[some], None, None, drawing, seeds[some]
+                rows[some], None, legal, drawing, seeds[some]
             )[0].cpu()
         drawn = rows[:, history.shape[1] :].numpy()
         return np.asarray(self.levels_[drawn] * scale + mean)

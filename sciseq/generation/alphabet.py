@@ -7,6 +7,7 @@ rows of an array of integers.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,8 @@ class Alphabet:
             For an unknown token, or a sequence of a wrong length.
         """
         sequences, kind = as_sequences(X)
-        if kind != self.kind:
+        # Rows of several lengths, which decode may give, are lists and no array.
+        if kind != self.kind and (kind, self.kind) != ("list", "array"):
             raise InputTypeError(
                 f"sequences are of kind {kind!r}, in fit they were {self.kind!r}",
                 where="X",
@@ -202,9 +204,17 @@ def as_sequences(X: Any) -> tuple[list[Any], str]:
 
     Raises
     ------
+    InputError
+        For a string that is no path.
     InputTypeError
         For anything else.
     """
+    if isinstance(X, str) and not (Path(X).suffix or Path(X).exists()):
+        raise InputError(
+            f"X is the string {X[:40]!r}, and there is no such file",
+            where="X",
+            hint="A single sequence is a list of one: [X].",
+        )
     if isinstance(X, str | os.PathLike):
         from sciseq.data.sequence_files import read_sequences
 
@@ -225,8 +235,12 @@ def as_sequences(X: Any) -> tuple[list[Any], str]:
     sequences = list(X)
     if all(isinstance(one, str) for one in sequences):
         return sequences, "string"
+    is_text = isinstance(sequences[0], str)
     for row, one in enumerate(sequences):
-        if isinstance(one, str) or not isinstance(one, Sequence | np.ndarray):
+        is_list = isinstance(one, Sequence | np.ndarray) and not isinstance(one, str)
+        if not is_list or is_text:
+            if isinstance(one, str) and is_text:
+                continue
             raise InputTypeError(
                 f"sequence {row} is {one!r}; all must be strings, or all lists of "
                 "tokens",
@@ -243,12 +257,15 @@ def as_sequences(X: Any) -> tuple[list[Any], str]:
 
 def _found(sequences: list[Any]) -> set[Any]:
     try:
-        return {token for one in sequences for token in one}
+        found = {token for one in sequences for token in one}
     except TypeError:
+        found = {None}
+    if any(isinstance(one, bool) or not isinstance(one, str | int) for one in found):
         raise InputTypeError(
             "tokens are neither strings nor integers", where="X",
             hint="Give sequences of tokens: strings, or lists of strings or integers.",
-        ) from None  # fmt: skip
+        )  # fmt: skip
+    return found
 
 
 def _ordered(found: set[Any]) -> tuple[Any, ...]:

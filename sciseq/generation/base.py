@@ -21,6 +21,7 @@ from sciseq.generation.calls import (
     request_seeds,
 )
 from sciseq.generation.constraints import (
+    check_given,
     legal_in_gaps,
     legal_tokens,
     template_rows,
@@ -111,8 +112,7 @@ class SequenceGenerator(SequenceLearner):
         drawing: Drawing,
         random_state: Any,
     ) -> tuple[Tensor, Work]:
-        n, rows, told = self._asked(n, condition, template)
-        legal = self._legal(allowed)
+        n, rows, told, legal = self._asked(n, condition, template, allowed)
         seed = resolve_seed(random_state)
         made = [
             self._generate_some(some, of, legal, drawing, request_seeds(seed, numbers))
@@ -123,9 +123,9 @@ class SequenceGenerator(SequenceLearner):
         return tokens, Work(*(torch.cat(one).cpu() for one in fields))
 
     def _asked(
-        self, n: int | None, condition: Any, template: Any
-    ) -> tuple[int, Tensor, Condition | None]:
-        """How many are asked for, with templates and conditions, one or n of each."""
+        self, n: int | None, condition: Any, template: Any, allowed: Any
+    ) -> tuple[int, Tensor, Condition | None, Tensor | None]:
+        """How many are asked for, with templates and conditions, and what is legal."""
         rows = self._template_rows(template)
         told = self._condition_rows(condition)
         if rows is None:
@@ -133,7 +133,9 @@ class SequenceGenerator(SequenceLearner):
         n_told = 1 if told is None else len(told.rows)
         n = max(len(rows), n_told) if n is None else n
         check_counts(n, templates=len(rows), conditions=n_told)
-        return n, rows, told
+        legal = self._legal(allowed)
+        check_given(self.alphabet_, rows, legal)
+        return n, rows, told, legal
 
     def _generate_some(
         self,
@@ -229,7 +231,9 @@ class SequenceGenerator(SequenceLearner):
         """
         self._check_is_fitted()
         rows = self._completed(torch.from_numpy(self.alphabet_.encode(X, gap=-1)))
-        legal = legal_in_gaps(self.alphabet_, rows, self._legal(None))
+        legal = self._legal(None)
+        check_given(self.alphabet_, rows, legal)
+        legal = legal_in_gaps(self.alphabet_, rows, legal)
         told = self._condition_rows(condition)
         check_counts(len(rows), conditions=1 if told is None else len(told.rows))
         seed, drawing = resolve_seed(random_state), make_drawing(temperature, None, 1.0)

@@ -6,14 +6,13 @@ Axes: n sequences, ``batch`` (of a part), L positions.
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sciseq.errors import CapabilityError, InputError
 from sciseq.generation.parts.drawing import Drawing
 from sciseq.generation.parts.network import Condition
-from sciseq.parameters import Integer
+from sciseq.parameters import AnyOf, Integer, Nothing, Real, Rule
 
 __all__ = [
     "TOGETHER",
@@ -23,6 +22,12 @@ __all__ = [
     "request_parts",
     "request_seeds",
 ]
+
+_DRAWING_RULES: dict[str, Rule] = {
+    "temperature": Real(0.0),
+    "top_k": AnyOf(Nothing(), Integer(1)),
+    "top_p": Real(0.0, 1.0, open_low=True),
+}
 
 TOGETHER = 256
 """Requests that are generated together, and sequences that are scored together."""
@@ -99,13 +104,12 @@ def make_drawing(temperature: float, top_k: int | None, top_p: float) -> Drawing
     temperature, top_k, top_p
         As in :meth:`sample`.
     """
-    problems = []
-    if not temperature >= 0 or np.isinf(temperature):
-        problems.append(f"temperature={temperature!r} must be at least 0")
-    if top_k is not None and top_k < 1:
-        problems.append(f"top_k={top_k!r} must be at least 1")
-    if not 0 < top_p <= 1:
-        problems.append(f"top_p={top_p!r} must be above 0 and at most 1")
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    problems = [
+        f"{name}={value!r} must be {_DRAWING_RULES[name].describe()}"
+        for name, value in given.items()
+        if not _DRAWING_RULES[name].allows(value)
+    ]
     if problems:
         raise InputError("; ".join(problems), where="sample")
-    return Drawing(temperature, top_k, top_p)
+    return Drawing(float(temperature), top_k, float(top_p))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sciseq.errors import DataQualityError, InputError
+from sciseq.errors import DataQualityError, InputError, InputTypeError
 from sciseq.generation.parts.network import Condition
 
 __all__ = ["ConditionCoding"]
@@ -26,6 +26,10 @@ class ConditionCoding:
         Labels, when conditions are classes.
     mean, scale : list of float, optional
         By which numbers are standardised.
+    columns : list of str, optional
+        Names of the numbers, when they came in a table with names.
+    has_several_rows : bool, default=False
+        Whether a condition is an array of several rows.
 
     Examples
     --------
@@ -37,6 +41,8 @@ class ConditionCoding:
     classes: list[Any] | None = None
     mean: list[float] | None = None
     scale: list[float] | None = None
+    columns: list[str] | None = None
+    has_several_rows: bool = False
 
     @classmethod
     def of(cls, y: Any) -> "ConditionCoding":
@@ -66,6 +72,8 @@ class ConditionCoding:
         return cls(
             mean=joined.mean(axis=0).tolist(),
             scale=np.where(scale > 0, scale, 1.0).tolist(),
+            columns=_columns(y),
+            has_several_rows=_has_several_rows(y),
         )
 
     @property
@@ -79,17 +87,29 @@ class ConditionCoding:
         Parameters
         ----------
         y : array-like
-            As in :meth:`of`; also a single label, number or row.
+            As in :meth:`of`; also a single label, number or row. Columns with names
+            may come in any order.
         dtype : torch.dtype
             Of the numbers.
 
         Raises
         ------
         InputError
-            For an unknown label, or rows of another width.
+            For an unknown label, rows of another width, other columns, or a table
+            where a condition has several rows.
+        DataQualityError
+            When numbers are not finite.
         """
         if self.classes is not None:
             return self._encode_classes(y, dtype)
+        y = self._in_order(y)
+        if self.has_several_rows and not _has_several_rows(y):
+            raise InputError(
+                "conditions of fit are arrays (row, feature); this is a single table "
+                "or row",
+                where="condition",
+                hint="Give a list of arrays, such as [condition] for a single one.",
+            )
         if _is_numbers(y):
             y = np.asarray(y, dtype=np.float64).reshape(-1, 1)
             y = y if self.n_features == 1 else y.T
@@ -104,6 +124,20 @@ class ConditionCoding:
             table[number, : len(one)] = (one - mean) / scale
             is_row[number, : len(one)] = True
         return Condition(torch.from_numpy(table).to(dtype), torch.from_numpy(is_row))
+
+    def _in_order(self, y: Any) -> Any:
+        """Return a table with the columns of fit in their order."""
+        names = _columns(y)
+        if self.columns is None or names is None:
+            return y
+        if sorted(names) != sorted(self.columns):
+            raise InputError(
+                f"conditions have the columns {names[:20]}, those of fit are "
+                f"{self.columns[:20]}",
+                where="condition",
+                hint="Give these columns, in any order.",
+            )
+        return y[self.columns]
 
     def _encode_classes(self, y: Any, dtype: torch.dtype) -> Condition:
         labels = np.atleast_1d(np.asarray(y))
@@ -137,16 +171,40 @@ def _is_numbers(y: Any) -> bool:
     return array.ndim <= 1 and np.issubdtype(array.dtype, np.number)
 
 
+def _columns(y: Any) -> list[str] | None:
+    """Names of the columns of a table, or None where there are none."""
+    if getattr(y, "ndim", None) != 2 or not hasattr(y, "columns"):
+        return None
+    return [str(one) for one in y.columns]
+
+
+def _has_several_rows(y: Any) -> bool:
+    """Tell whether each condition is an array of rows."""
+    if isinstance(y, np.ndarray) and y.dtype != object:
+        return y.ndim == 3
+    first: Any = next(iter(y), 0) if isinstance(y, list | tuple | np.ndarray) else 0
+    return np.ndim(first) == 2
+
+
 def _different(y: Any) -> list[Any]:
-    try:
-        labels = np.unique(np.asarray(y))
-    except TypeError:  # None among strings
-        raise DataQualityError(
-            "labels are missing or of several types", where="y"
-        ) from None
-    if labels.ndim != 1 or not len(labels):
+    if hasattr(y, "tolist"):
+        y = y.tolist()
+    labels = y if isinstance(y, list | tuple) else list(y)
+    if not labels or any(np.ndim(one) for one in labels):
         raise DataQualityError("there are no conditions", where="y")
-    return list(labels.tolist())
+    for row, one in enumerate(labels):
+        # Numbers are equal to themselves, but for those that are none.
+        if one is None or type(one).__name__ in ("NAType", "NaTType") or one != one:
+            raise DataQualityError(
+                f"the label of sequence {row} is missing",
+                where=f"y[{row}]",
+                hint="Leave the sequence out, or give it a label such as 'unknown'.",
+            )
+    if len({isinstance(one, str) for one in labels}) > 1:
+        raise DataQualityError(
+            "labels are of several types", where="y", hint="Make all of them strings."
+        )
+    return list(np.unique(np.asarray(labels)).tolist())
 
 
 def _check_widths(rows: list[npt.NDArray[np.float64]], wanted: set[int] | None) -> None:
@@ -161,6 +219,8 @@ def _check_widths(rows: list[npt.NDArray[np.float64]], wanted: set[int] | None) 
 
 def _number_rows(y: Any) -> list[npt.NDArray[np.float64]] | None:
     """Conditions as arrays (row, feature), or None when they are labels."""
+    if _columns(y) is not None:
+        y = _as_numbers(y)
     if hasattr(y, "to_numpy"):
         y = y.to_numpy()
     if isinstance(y, np.ndarray) and y.dtype == object and y.ndim == 1:
@@ -170,13 +230,24 @@ def _number_rows(y: Any) -> list[npt.NDArray[np.float64]] | None:
     if np.ndim(y[:1]) == 1 and np.asarray(y).dtype.kind == "f":
         y = np.asarray(y)[:, None]
     if isinstance(y, np.ndarray) and y.ndim in (2, 3):
-        array = y.astype(np.float64)
+        array = _as_numbers(y)
         return [one if y.ndim == 3 else one[None] for one in array]
     if isinstance(y, list | tuple) and len(y) and np.ndim(y[0]) == 2:
-        return [np.asarray(one, dtype=np.float64) for one in y]
+        return [_as_numbers(one) for one in y]
     if isinstance(y, list | tuple) and len(y) and np.ndim(y[0]) == 1:
-        return [np.asarray(one, dtype=np.float64)[None] for one in y]
+        return [_as_numbers(one)[None] for one in y]
     return None
+
+
+def _as_numbers(values: Any) -> npt.NDArray[np.float64]:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputTypeError(
+            f"conditions in rows must be numbers: {error}",
+            where="condition",
+            hint="Write classes as labels, one for each sequence, or as 0 and 1.",
+        ) from error
 
 
 def _check_finite(numbers: npt.NDArray[np.float64]) -> None:

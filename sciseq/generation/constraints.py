@@ -10,11 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciseq.errors import InputError
+from sciseq.errors import InputError, InputTypeError
 from sciseq.generation.alphabet import Alphabet
 from sciseq.parameters import Integer
 
-__all__ = ["legal_in_gaps", "legal_tokens", "template_rows", "without_early_ends"]
+__all__ = [
+    "check_given",
+    "legal_in_gaps",
+    "legal_tokens",
+    "template_rows",
+    "without_early_ends",
+]
 
 # What a sequence of tokens may be, where a token may be a string.
 _SEQUENCES = (list, tuple, np.ndarray)
@@ -74,6 +80,11 @@ def legal_tokens(alphabet: Alphabet, allowed: Any) -> Tensor | None:
                     where="allowed",
                     hint="Positions are counted from 0.",
                 )
+    elif not hasattr(allowed, "__len__"):
+        raise InputTypeError(
+            f"allowed is {allowed!r}, must be tokens, or a dict of positions to tokens",
+            where="allowed",
+        )
     everywhere = allowed if not isinstance(allowed, Mapping) else None
     by_position = allowed if isinstance(allowed, Mapping) else {}
     legal = torch.ones(alphabet.n_positions, alphabet.n_tokens, dtype=torch.bool)
@@ -94,6 +105,38 @@ def legal_tokens(alphabet: Alphabet, allowed: Any) -> Tensor | None:
         if alphabet.end is not None:  # sequences may end, unless told otherwise
             legal[place, alphabet.end] = everywhere is not None
     return legal
+
+
+def check_given(alphabet: Alphabet, rows: Tensor, legal: Tensor | None) -> None:
+    """Raise unless what is given is legal.
+
+    Parameters
+    ----------
+    alphabet : Alphabet
+        Tokens and their end.
+    rows : Tensor of int64, shape (batch, position)
+        Sequences, -1 at gaps.
+    legal : Tensor of bool, shape (position, token), or None
+        Legal tokens.
+
+    Raises
+    ------
+    InputError
+        For a given token that is not legal at its position.
+    """
+    if legal is None:
+        return
+    is_token = (rows >= 0) & (rows != (-1 if alphabet.end is None else alphabet.end))
+    place = torch.arange(rows.shape[1])
+    is_wrong = is_token & ~legal[place, rows.clamp_min(0)]
+    if bool(is_wrong.any()):
+        row, at = is_wrong.nonzero()[0].tolist()
+        raise InputError(
+            f"sequence {row} gives {alphabet.tokens[int(rows[row, at])]!r} at position "
+            f"{at}, which is not legal there",
+            where="template, allowed",
+            hint="Leave the position open, or allow what is given.",
+        )
 
 
 def legal_in_gaps(

@@ -50,15 +50,7 @@ class Converted(SequenceGenerator):
         InputTypeError
             For a network of another kind.
         """
-        fitted._check_is_fitted()
-        backbone = getattr(fitted.network_, "backbone", None)
-        if type(backbone) is not TokenTransformer:
-            raise InputTypeError(
-                f"fitted is a {type(fitted).__name__}; an AutoregressiveSequence or a "
-                "MaskEnhancedAutoregressor is needed",
-                where="from_autoregressive",
-                hint="Only their weights fit the network of this generator.",
-            )
+        _check_transformer(fitted)
         for name in _SIZES:
             if params.get(name, getattr(fitted, name)) != getattr(fitted, name):
                 raise InputError(
@@ -130,3 +122,18 @@ class Converted(SequenceGenerator):
                 None if coding is None else ConditionCoding.from_dict(coding),
                 base,
             )
+
+
+def _check_transformer(fitted: Any) -> None:
+    """Raise unless the weights of a fitted generator are those of a transformer."""
+    if isinstance(fitted, SequenceGenerator):
+        fitted._check_is_fitted()
+        network = getattr(fitted, "network_", None)
+        if type(getattr(network, "backbone", None)) is TokenTransformer:
+            return
+    raise InputTypeError(
+        f"fitted is a {type(fitted).__name__}; an AutoregressiveSequence or a "
+        "MaskEnhancedAutoregressor is needed",
+        where="from_autoregressive",
+        hint="Only their weights fit the network of this generator.",
+    )

@@ -11,7 +11,7 @@ import numpy as np
 from sciseq.base import SequenceEstimator
 from sciseq.errors import InputError
 from sciseq.generation.alphabet import as_sequences
-from sciseq.generation.context_counts import ContextCounts, FloatArray, IntArray
+from sciseq.generation.context_counts import ContextCounts, IntArray
 from sciseq.generation.method_card import MethodCard
 from sciseq.generation.numbering import number_symbols, sorted_symbols
 from sciseq.parameters import AnyOf, Boolean, Integer, Nothing, Option, Real
@@ -183,17 +183,19 @@ class MarkovChain(SequenceEstimator):
         self.counts_ = self._count(numbered)
         return self
 
-    def score_samples(self, X: Any) -> FloatArray:
+    def score_samples(self, X: Any, *, return_std: bool = False) -> Any:
         """Return the exact log-probability of each sequence.
 
         Parameters
         ----------
         X : n sequences
             As in fit.
+        return_std : bool, default=False
+            Also return the standard errors, which are 0.
 
         Returns
         -------
-        ndarray of shape (n,)
+        ndarray of shape (n,), or two of them
             Natural logarithms.
 
         Raises
@@ -208,7 +210,8 @@ class MarkovChain(SequenceEstimator):
         contexts, symbols, sequence = self._places(numbered)
         p = self.counts_.probability(contexts, symbols, self.strengths_)
         total = np.bincount(sequence, weights=np.log(p), minlength=len(numbered))
-        return total.astype(np.float64)
+        total = total.astype(np.float64)
+        return (total, np.zeros_like(total)) if return_std else total
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log-probability of a sequence.
@@ -257,8 +260,8 @@ class MarkovChain(SequenceEstimator):
             For fewer than one sequence.
         """
         self._check_is_fitted()
-        if n < 1:
-            raise InputError(f"n is {n}, must be at least 1", where="n")
+        if not Integer(1).allows(n):
+            raise InputError(f"n is {n!r}, must be {Integer(1).describe()}", where="n")
         usual = self.length_ or _PATIENCE * max(1, self.longest_)
         limit = usual if max_length is None else min(usual, max_length)
         thresholds = np.random.default_rng(random_state).random((n, limit))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sciseq.errors import InputError
+from sciseq.errors import DataQualityError, InputError
 
 __all__ = ["number_symbols", "sorted_symbols"]
 
@@ -14,12 +14,27 @@ __all__ = ["number_symbols", "sorted_symbols"]
 def sorted_symbols(sequences: Sequence[Sequence[Hashable]]) -> list[Any]:
     """Return the different symbols of sequences, in rising order if they have one.
 
+    Raises
+    ------
+    DataQualityError
+        When a symbol is missing.
+
     Examples
     --------
     >>> sorted_symbols(["TA", "CA"]), sorted_symbols([["b", 1], []])
     (['A', 'C', 'T'], ['b', 1])
     """
     symbols = dict.fromkeys(symbol for sequence in sequences for symbol in sequence)
+    # Numbers are equal to themselves, but for those that are none.
+    if any(
+        symbol is None or type(symbol).__name__ == "NAType" or symbol != symbol
+        for symbol in symbols
+    ):
+        raise DataQualityError(
+            "symbols are missing (None or nan)",
+            where="X",
+            hint="Leave them out, or write another symbol for them.",
+        )
     try:
         return sorted(symbols)
     except TypeError:

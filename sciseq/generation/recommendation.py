@@ -18,7 +18,7 @@ from sciseq.generation.method_card import MethodCard
 from sciseq.generation.numbering import number_symbols, sorted_symbols
 from sciseq.metrics.negative_sampling import history_mask
 from sciseq.metrics.ranking import rank_in_batches
-from sciseq.parameters import Real
+from sciseq.parameters import Integer, Real
 from sciseq.parameters import Rule as ParameterRule
 
 __all__ = ["BaseRecommender", "PopularityRecommender", "TransitionRecommender"]
@@ -134,6 +134,11 @@ class BaseRecommender(SequenceEstimator):
             For an item that was not there in fit, or a target among its negatives.
         """
         histories = self._numbers(X)
+        if not Integer(1).allows(batch_size):
+            raise InputError(
+                f"batch_size is {batch_size!r}, must be {Integer(1).describe()}",
+                where="batch_size",
+            )
         if len(targets) != len(histories):
             raise InputError(
                 f"there are {len(targets)} targets for {len(histories)} histories",
@@ -177,8 +182,8 @@ class BaseRecommender(SequenceEstimator):
             For an item that was not there in fit, or a `k` below 1.
         """
         histories = self._numbers(X)
-        if k < 1:
-            raise InputError(f"k is {k}, must be at least 1", where="k")
+        if not Integer(1).allows(k):
+            raise InputError(f"k is {k!r}, must be {Integer(1).describe()}", where="k")
         scores = np.array(self._score(histories), dtype=np.float64)
         if exclude_history:
             scores[history_mask(histories, scores.shape[1])] = -np.inf
@@ -345,8 +350,10 @@ def _vocabulary(X: Sequence[Sequence[Any]]) -> npt.NDArray[Any]:
     items = sorted_symbols(X)
     vocabulary = np.array(items)
     if vocabulary.ndim != 1 or vocabulary.tolist() != items:
+        one = items[0]
+        other = next((x for x in items if type(x) is not type(one)), items[-1])
         raise InputTypeError(
-            f"items are of several types, such as {items[0]!r} and {items[-1]!r}",
+            f"items are of several types, such as {one!r} and {other!r}",
             where="X",
             hint="Make all items text or all of them numbers.",
         )

@@ -9,7 +9,7 @@ own place. Card: sequences §15.
 
 import sys
 import time
-from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from sciseq.errors import InputError, InputTypeError
 from sciseq.generation.base import SequenceGenerator, make_drawing, request_seeds
 from sciseq.generation.constraints import without_early_ends
 from sciseq.generation.parts.drawing import Drawing
+from sciseq.generation.parts.drawing_of_each import DrawingOfEach
 from sciseq.generation.parts.joining import SeatedCache, join, joined_conditions
 from sciseq.generation.parts.network import Condition
 from sciseq.generation.parts.requests import (
@@ -123,7 +124,8 @@ class ContinuousBatcher:
 
     While there is room, the number of passes is the largest, over sequences, of the
     pass that it joined at plus its own passes. Conditions and begins are read when a
-    sequence joins, in a pass apart.
+    sequence joins, in a pass apart. A model that is fitted again while it is served is
+    served as it was.
 
     Card: sequences §15 (Flover, arXiv:2305.13484). Keys and values of all seats are
     allotted together, when the first sequence joins, and given back when none is
@@ -156,10 +158,11 @@ class ContinuousBatcher:
                 where="ContinuousBatcher",
             )
         model._check_is_fitted()
-        self._model, self._verbose = model, verbose
+        # What it is now: fitted again, it goes on with other weights and tokens.
+        self._model, self._verbose = copy(model), verbose
         self._device = model._run_device()
         self._network = model._network()
-        self._drawings = _DrawingOfEach()
+        self._drawings = DrawingOfEach()
         self._decoder = model._decoder(cast(Drawing, self._drawings))
         self._pool: SlotPool[int] = SlotPool(max_active)
         self._sequences: dict[int, _Sequence] = {}
@@ -220,8 +223,7 @@ class ContinuousBatcher:
         """
         model = self._model
         drawing = make_drawing(temperature, top_k, top_p)
-        n, rows, told = model._asked(n, condition, template)
-        legal = model._legal(allowed)
+        n, rows, told, legal = model._asked(n, condition, template, allowed)
         number = torch.arange(n)
         seeds = request_seeds(resolve_seed(random_state), number)
         tokens = rows[number % len(rows)]
@@ -276,6 +278,31 @@ class ContinuousBatcher:
         del self._n_missing[ticket]
         return self._model.alphabet_.decode(self._made.pop(ticket).numpy())
 
+    def cancel(self, ticket: int) -> None:
+        """Forget a ticket; its sequences leave, complete or not.
+
+        Parameters
+        ----------
+        ticket : int
+            From :meth:`submit`.
+
+        Raises
+        ------
+        InputError
+            When it is unknown, or its sequences were handed over.
+        """
+        self._check_ticket(ticket)
+        del self._n_missing[ticket], self._made[ticket]
+        gone = {
+            number for number, one in self._sequences.items() if one.ticket == ticket
+        }
+        active = [i for i, one in enumerate(self._pool.requests) if one in gone]
+        if self._running is not None and active:
+            self._leave(self._running, active)
+        self._pool.withdraw(gone)
+        for number in gone:
+            del self._sequences[number]
+
     def run(self) -> None:
         """Go on until all that was submitted is complete."""
         while self.advance():
@@ -288,13 +315,22 @@ class ContinuousBatcher:
         -------
         bool
             Whether anything is left to do.
+
+        Notes
+        -----
+        When a pass fails or is interrupted, the active sequences begin anew with the
+        next call, and end as they would have.
         """
         started = time.perf_counter()
-        with torch.no_grad(), self._model._autocast(self._device):
-            self._admit()
-            if self._running is not None:
-                self._pass(self._running)
-                self._release(self._running)
+        try:
+            with torch.no_grad(), self._model._autocast(self._device):
+                self._admit()
+                if self._running is not None:
+                    self._pass(self._running)
+                    self._release(self._running)
+        except BaseException:
+            self._begin_anew()
+            raise
         is_left = bool(self.n_active or self.n_waiting)
         self.served.seconds += time.perf_counter() - started
         self._tell(is_last=not is_left)
@@ -378,15 +414,25 @@ class ContinuousBatcher:
         self.served.n_rows += int(work.n_rows.sum())
         self.served.most_active = max(self.served.most_active, n)
 
+    def _begin_anew(self) -> None:
+        """Let all unfinished sequences wait again, as nothing is known of the rest."""
+        self._running, self._pool = None, SlotPool(self._pool.capacity)
+        for number in sorted(self._sequences):
+            self._pool.submit(number)
+
     def _release(self, requests: Requests) -> None:
         """Let complete sequences leave."""
         done = self._decoder.is_done(requests).nonzero().flatten().tolist()
-        if not done:
-            return
         numbers = self._pool.requests
         for row in done:
             self._finish(self._sequences.pop(numbers[row]), requests.tokens[row])
-        self._pool.release(numbers[row] for row in done)
+        if done:
+            self._leave(requests, done)
+
+    def _leave(self, requests: Requests, rows: list[int]) -> None:
+        """Free the seats of some rows."""
+        numbers = self._pool.requests
+        self._pool.release(numbers[row] for row in rows)
         row_of = {number: row for row, number in enumerate(numbers)}
         items = [row_of[number] for number in self._pool.requests]
         if items:
@@ -427,61 +473,3 @@ class ContinuousBatcher:
             f"{served.tokens_per_second:.0f} tokens per second\n"
         )
         sys.stderr.flush()
-
-
-class _DrawingOfEach:
-    """Draws for each request of a batch the way that it was submitted with.
-
-    Attributes
-    ----------
-    of : list of Drawing
-        That of each request.
-    """
-
-    def __init__(self) -> None:
-        self.of: list[Drawing] = []
-
-    def __call__(
-        self,
-        scores: Tensor,
-        seeds: Tensor,
-        position: Tensor,
-        allowed: Tensor | None = None,
-        purpose: int | Tensor = 0,
-    ) -> Tensor:
-        """Draw one token for each row, as :class:`Drawing`."""
-
-        def draw(drawing: Drawing, items: Tensor) -> Tensor:
-            return drawing(
-                scores[items],
-                seeds[items],
-                position.expand(len(self.of), -1)[items],
-                _of(allowed, items),
-                purpose[items] if isinstance(purpose, Tensor) else purpose,
-            )
-
-        return self._for_each(draw, scores.device)
-
-    def law(self, scores: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """Return the logarithms of the probabilities that are drawn from."""
-
-        def law(drawing: Drawing, items: Tensor) -> Tensor:
-            return drawing.law(scores[items], _of(allowed, items))
-
-        return self._for_each(law, scores.device)
-
-    def _for_each(
-        self, make: Callable[[Drawing, Tensor], Tensor], device: torch.device
-    ) -> Tensor:
-        """Make something for the requests of each way, and put it in their order."""
-        items, made = [], []
-        for drawing in dict.fromkeys(self.of):
-            some = [i for i, one in enumerate(self.of) if one == drawing]
-            items += some
-            made.append(make(drawing, torch.tensor(some, device=device)))
-        order = torch.tensor(items, device=device).argsort()
-        return torch.cat(made)[order]
-
-
-def _of(allowed: Tensor | None, items: Tensor) -> Tensor | None:
-    return allowed if allowed is None or len(allowed) == 1 else allowed[items]

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from sciseq.data.event_sequences import gap_edges, gap_tokens, leave_one_out
 from sciseq.data.event_tables import read_events
-from sciseq.errors import DataQualityError, FileFormatError, InputError, InputTypeError
+from sciseq.errors import (
+    DataQualityError,
+    FileFormatError,
+    InputError,
+    InputTypeError,
+)
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 3), st.integers(0, 4), st.sampled_from("abcde")),
@@ -289,3 +294,28 @@ def test_real_earthquakes_have_a_mixed_format_of_dates(data_dir):
     file = data_dir / "events" / "earthquakes_23k.csv.gz"
     with pytest.raises(InputError, match=r"'1975-02-23T02:58:41\.000Z'"):
         read_events(file, entity="Magnitude", time="Date", item="Latitude")
+
+
+@pytest.mark.parametrize("name", ["events.csv", "events.txt"])
+def test_labels_that_look_alike_stay_apart(tmp_path, name):
+    rows = [("007", "01"), ("7", "1"), ("1e1", "10"), ("10", "1")]
+    separator, head = (",", "entity,item\n") if name.endswith("csv") else (" ", "")
+    path = tmp_path / name
+    path.write_text(head + "".join(f"{a}{separator}{b}\n" for a, b in rows))
+    events = read_events(path, time=None)
+    assert sorted(events.entities.tolist()) == ["007", "10", "1e1", "7"]
+    assert events.vocabulary.tolist() == ["01", "1", "10"]
+    # Where nothing is lost, numbers are numbers, and 2 comes before 10.
+    path.write_text(head + f"10{separator}2\n2{separator}10\n")
+    events = read_events(path, time=None)
+    assert events.entities.tolist() == [2, 10]
+    assert events.vocabulary.tolist() == [2, 10]
+
+
+def test_times_of_several_zones_are_refused():
+    times = [pd.Timestamp("2024-01-01", tz="UTC"), pd.Timestamp("2024-01-01 01:00+02")]
+    table = pd.DataFrame(
+        {"entity": ["a", "a"], "time": pd.Series(times, dtype=object), "item": [1, 2]}
+    )
+    with pytest.raises(InputError, match="'time' cannot be compared"):
+        read_events(table)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from sciseq.errors import InputError
+from sciseq.errors import InputError, SciSeqWarning
 from sciseq.forecasting.generative import GenerativeForecaster, _bins
 from sciseq.generation.sequences.autoregressive import AutoregressiveSequence
 from sciseq.testing import check_estimator
@@ -103,3 +103,20 @@ EXPECTED = {"check_infinite_values": MASKED, "check_missing_values_masked": MASK
 @pytest.mark.filterwarnings("ignore::sciseq.errors.SciSeqWarning")
 def test_common_checks():
     check_estimator(tiny(), kind="forecaster", expected_failures=EXPECTED)
+
+
+def test_a_generator_with_ends_goes_on_to_the_end():
+    """A larger ``max_length`` gives the generator an end, which no path may draw."""
+    y = np.sin(np.arange(80.0) / 3)[:, None]
+    generator = AutoregressiveSequence(
+        max_length=64, d_model=8, d_ff=8, n_layers=1, max_epochs=1, random_state=0,
+        device="cpu",
+    )  # fmt: skip
+    model = GenerativeForecaster(
+        generator=generator, lookback=8, horizon=3, n_bins=8, n_samples=20,
+        random_state=0,
+    ).fit(y)  # fmt: skip
+    assert model.generator_.alphabet_.end is not None
+    assert np.isfinite(model.predict()).all()
+    with pytest.warns(SciSeqWarning, match="rolling"):
+        assert np.isfinite(model.predict(horizon=7)).all()

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from sklearn.base import clone
 from sciseq.data.event_sequences import leave_one_out
 from sciseq.data.event_tables import read_events
 from sciseq.data.sequence_files import read_sequences
-from sciseq.errors import InputError, InputTypeError
+from sciseq.errors import DataQualityError, InputError, InputTypeError
 from sciseq.generation.baselines import (
     MarkovChain,
     PopularityRecommender,
@@ -276,7 +277,7 @@ def test_a_fit_that_fails_changes_nothing():
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda chain: chain.fit("ABC"), InputError, "suffix of 'ABC'"),
+        (lambda chain: chain.fit("ABC"), InputError, "the string 'ABC', and there"),
         (lambda chain: chain.fit([]), InputError, "no sequences"),
         (lambda chain: chain.score_samples(["AB", "AXB"]), InputError, r"X\[1\], symb"),
         (lambda chain: chain.sample(0), InputError, "n is 0"),
@@ -458,3 +459,27 @@ def test_saved_models_answer_the_same(tmp_path, model, data):
     if isinstance(model, MarkovChain):
         drawn = [one.sample(5, random_state=0) for one in (again, model)]
         np.testing.assert_array_equal(*drawn)
+
+
+def test_missing_and_mixed_items_are_refused():
+    for missing in (None, float("nan"), pd.NA):
+        for model in (PopularityRecommender(), TransitionRecommender(), MarkovChain(1)):
+            with pytest.raises(DataQualityError, match="missing"):
+                model.fit([["a", missing], ["b", "a"]])
+    with pytest.raises(InputTypeError, match="such as 'a' and 1"):
+        PopularityRecommender().fit([["a", 1], ["b"]])
+    model = PopularityRecommender().fit([["a", "b"]])
+    for k in (0, 1.5, "2"):
+        with pytest.raises(InputError, match="k is"):
+            model.recommend([["a"]], k=k)
+    with pytest.raises(InputError, match="batch_size is 0"):
+        model.rank([["a"]], ["b"], batch_size=0)
+
+
+def test_the_scores_of_a_chain_are_exact():
+    chain = MarkovChain(1, strength=1.0).fit(["ABAB", "ABBA"])
+    values, errors = chain.score_samples(["ABAB"], return_std=True)
+    assert (values == chain.score_samples(["ABAB"])).all()
+    assert not errors.any()
+    with pytest.raises(InputError, match=r"n is 2\.5"):
+        chain.sample(2.5)

@@ -96,9 +96,12 @@ def test_infilling_keeps_what_is_given(cls):
             assert set(one) <= set("ABCD"[: 4 - with_ends])
             assert all(x in ("?", y) for x, y in zip(given, one, strict=True))
         assert model.infill(strings[:2], random_state=1) == found[:2]
-        assert model.infill(strings, temperature=0) == model.infill(
-            strings, temperature=0
-        )
+        greedy = model.infill(strings, temperature=0, random_state=2)
+        assert greedy == model.infill(strings, temperature=0, random_state=2)
+        if "order" in model.get_params():  # nothing else is random
+            model.set_params(order="confidence")
+            first = model.infill(strings, temperature=0)
+            assert first == model.infill(strings, temperature=0)
 
 
 @every_generator
@@ -168,7 +171,10 @@ def test_sequences_come_from_files(tmp_path):
 
 
 def test_the_alphabet_refuses_what_it_cannot_learn():
-    for X in ([], ["", ""], ["A?"], [["a", None]], np.array([[1, -1]])):
+    for X in ([["a", None]], [["a", float("nan")]], [[True]], [["a", ("b",)]]):
+        with pytest.raises(InputTypeError, match="neither strings nor integers"):
+            Alphabet.of(X)
+    for X in ([], ["", ""], ["A?"], np.array([[1, -1]])):
         with pytest.raises(DataQualityError):
             Alphabet.of(X)
     for X in (5, [1, 2], ["A", 5], np.array([[0.5, 1.0]]), [[["a"]]], iter(["A"]),
@@ -255,7 +261,69 @@ def test_conditions_become_numbers():
     with pytest.raises(InputError, match="no classes of fit"):
         ConditionCoding.of(["a", "b"]).encode(["c"], torch.float64)
     with pytest.raises(InputError, match="numbers in a row"):
-        coding.encode([[1.0, 2.0, 3.0]], torch.float64)
+        coding.encode([np.ones((2, 3))], torch.float64)
+    # One condition of two rows, or two of one row each?
+    for y in (np.ones((2, 2)), [[1.0, 2.0]], [1.0, 2.0]):
+        with pytest.raises(InputError, match=r"\[condition\] for a single one"):
+            coding.encode(y, torch.float64)
+    assert ConditionCoding.of(np.ones((2, 3, 2))).has_several_rows
+
+
+def test_columns_of_conditions_are_told_by_their_names():
+    table = pd.DataFrame({"mass": [1.0, 2.0], "charge": [9.0, 3.0]})
+    coding = ConditionCoding.of(table)
+    assert ConditionCoding.from_dict(coding.to_dict()) == coding
+    expected = coding.encode(table, torch.float64).rows
+    for other in (table[["charge", "mass"]], table.to_numpy()):
+        assert torch.equal(coding.encode(other, torch.float64).rows, expected)
+    for other in (table[["mass"]], table.rename(columns={"mass": "weight"})):
+        with pytest.raises(InputError, match="columns"):
+            coding.encode(other, torch.float64)
+    with pytest.raises(InputTypeError, match="must be numbers"):
+        ConditionCoding.of(table.assign(charge=["high", "low"]))
+
+
+def test_missing_and_mixed_labels_are_refused():
+    for missing in (None, float("nan"), pd.NA, np.nan):
+        y = ["on", missing, "off"]
+        for labels in (y, pd.Series(y, dtype=object)):
+            with pytest.raises(DataQualityError, match="of sequence 1 is missing"):
+                ConditionCoding.of(labels)
+    with pytest.raises(DataQualityError, match="several types"):
+        ConditionCoding.of(["on", 1])
+    assert ConditionCoding.of([True, False]).classes == [False, True]
+    assert ConditionCoding.of(pd.Categorical(["b", "a"])).classes == ["a", "b"]
+
+
+@every_generator
+def test_what_is_given_must_be_legal(cls):
+    model = toy(cls)
+    for constraints in (
+        {"template": "A????", "allowed": {0: "B"}},
+        {"template": ["?????", "??A??"], "allowed": "BC"},
+    ):
+        with pytest.raises(InputError, match=r"gives 'A' at position \d, which is not"):
+            model.sample(2, **constraints)
+    made = model.sample(2, template="A????", allowed={0: "AB", 1: "C"}, random_state=0)
+    assert all(one.startswith("AC") for one in made)
+
+
+@every_generator
+def test_samples_have_the_law_of_tokens_that_do_not_depend_on_each_other(cls):
+    """Wrong: the surest first, which makes a likely token likelier still."""
+    rng = np.random.default_rng(0)
+    X = ["".join(rng.choice(["A", "B"], 6, p=[0.7, 0.3])) for _ in range(300)]
+    own = {name: one for name, one in GENERATORS[cls].items() if name != "order"}
+    model = cls(**{**SMALL, **own, "max_epochs": 12, "learning_rate": 1e-2}).fit(X)
+
+    def share(**changes):
+        found = model.set_params(**changes).sample(300, random_state=0)
+        return "".join(found).count("A") / 1800
+
+    truth = "".join(X).count("A") / 1800
+    assert abs(share() - truth) < 0.06
+    if "order" in model.get_params():
+        assert share(order="confidence") > truth + 0.06
 
 
 # ------------------------------------------------------------------- errors

@@ -166,6 +166,9 @@ def test_a_template_of_the_model_stays_and_does_not_count():
     strings = [f"{a}{b}C{c}" for a in "ABC" for b in "ABC" for c in "ABC"]
     total = np.exp(model.score_samples(strings)).sum()
     assert total == pytest.approx(1.0, abs=1e-12)
+    values, errors = model.score_samples(strings, return_std=True, random_state=None)
+    assert np.exp(values).sum() == pytest.approx(1.0, abs=1e-12)
+    assert not errors.any()
     # The model itself is not changed.
     host.sample(2, random_state=0)
     assert host.last_work.n_passes.tolist() == [4, 4]

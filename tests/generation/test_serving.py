@@ -371,3 +371,72 @@ def test_progress_is_told(capsys) -> None:
     quiet.submit(1, random_state=0)
     quiet.run()
     assert capsys.readouterr().err == ""
+
+
+def test_a_ticket_can_be_cancelled() -> None:
+    model = fitted(AutoregressiveSequence, 3, LENGTH)
+    batcher = ContinuousBatcher(model, 3)
+    kept = [batcher.submit(2, random_state=one) for one in range(2)]
+    gone = [batcher.submit(2, random_state=one) for one in range(2, 4)]
+    kept.append(batcher.submit(1, random_state=4))
+    batcher.advance()  # three active, of which one is cancelled, and four wait
+    batcher.cancel(kept.pop(1))
+    for one in gone:
+        batcher.cancel(one)
+    with pytest.raises(InputError, match="unknown"):
+        batcher.cancel(gone[0])
+    assert (batcher.n_active, batcher.n_waiting) == (2, 1)
+    batcher.run()
+    for ticket, seed, n in zip(kept, (0, 4), (2, 1), strict=True):
+        assert batcher.result(ticket) == model.sample(n, random_state=seed)
+    assert not (batcher._sequences or batcher._made or batcher._n_missing)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("name", ["begin", "join", "step"])
+def test_an_interrupted_pass_changes_nothing(name, error, monkeypatch) -> None:
+    model = fitted(AutoregressiveSequence, 3, LENGTH)
+    batcher = ContinuousBatcher(model, 2)
+    tickets = [batcher.submit(2, random_state=one) for one in range(3)]
+    original, calls = getattr(serving, name), []
+
+    def failing(*args):
+        calls.append(original(*args))  # half of the work is done
+        if len(calls) == 2:
+            raise error
+
+    monkeypatch.setattr(serving, name, failing)
+    with pytest.raises(error):
+        batcher.run()
+    batcher.run()
+    for seed, ticket in enumerate(tickets):
+        assert batcher.result(ticket) == model.sample(2, random_state=seed)
+
+
+def test_a_model_that_is_fitted_again_is_served_as_it_was() -> None:
+    model = AutoregressiveSequence(
+        d_model=8, d_ff=8, n_layers=1, n_heads=2, max_epochs=2, random_state=0,
+        device="cpu",
+    ).fit(["ACGT", "AGGT"] * 4)  # fmt: skip
+    expected = model.sample(3, random_state=0)
+    batcher = ContinuousBatcher(model)
+    ticket = batcher.submit(3, random_state=0)
+    batcher.advance()
+    model.fit(["WXYZ", "WYYZ"] * 4)
+    batcher.run()
+    assert batcher.result(ticket) == expected
+
+
+def test_wrong_ways_to_draw_are_refused_before_they_reach_others() -> None:
+    batcher = ContinuousBatcher(autoregressive())
+    good = batcher.submit(2, random_state=0)
+    for bad in (
+        {"top_k": 2.5}, {"top_k": 0}, {"temperature": "a"}, {"top_p": None},
+        {"temperature": float("nan")}, {"top_p": 0.0}, {"allowed": 5},
+        {"template": "A", "allowed": {0: "B"}},
+    ):  # fmt: skip
+        with pytest.raises(InputError):
+            batcher.submit(1, **bad)
+    batcher.run()
+    assert batcher.is_done(good)
+    assert batcher.served.n_sequences == 2

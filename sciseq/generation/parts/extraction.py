@@ -158,6 +158,11 @@ def sentences_of(documents: Sequence[Document]) -> list[list[str]]:
             where="documents",
             hint="Give a list of documents, [document] for one.",
         )
+    if not hasattr(documents, "__len__"):
+        raise InputTypeError(
+            f"documents is a {type(documents).__name__}, must be a list of documents",
+            where="documents",
+        )
     if not len(documents):
         raise InputError("there is no document, at least 1 is needed")
     return [_sentences(one, row) for row, one in enumerate(documents)]

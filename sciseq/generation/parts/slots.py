@@ -8,7 +8,7 @@ Axes: ``move``. Symbols: n active requests, C slots.
 """
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Container, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -183,6 +183,16 @@ class SlotPool(Generic[Request]):
                 where="request",
             )
         self._waiting.append(request)
+
+    def withdraw(self, requests: Container[Request]) -> None:
+        """Let requests that still wait go.
+
+        Parameters
+        ----------
+        requests : container
+            Which; those that do not wait are passed over.
+        """
+        self._waiting = deque(one for one in self._waiting if one not in requests)
 
     def admit(self) -> list[tuple[Request, int]]:
         """Give slots to waiting requests, the longest waiting first.

@@ -56,7 +56,7 @@ class BlockDiffusionSequence(Converted, SequenceGenerator):
         Tokens of a block. 1 is autoregressive; the whole length is masked diffusion.
     n_steps : int, optional
         Passes for a block; by default one for each token.
-    order : str, default="confidence"
+    order : str, default="random"
         Which tokens of a block come first: ``"confidence"``, ``"margin"``,
         ``"entropy"``, ``"left_to_right"`` or ``"random"``.
     threshold : float, optional
@@ -71,9 +71,10 @@ class BlockDiffusionSequence(Converted, SequenceGenerator):
     :meth:`score_samples` estimates a lower bound of the log-likelihood, exact for
     blocks of one token. What is cached is exact.
 
-    ``order="confidence"`` is the recipe of the paper. It keeps probable tokens first and
-    makes samples more alike than the law: take ``"left_to_right"`` or ``"random"`` where
-    their variety matters.
+    ``order="confidence"`` is the recipe of the paper. It keeps probable tokens first
+    and makes samples more alike than the law; take it with ``temperature=0``, or where
+    only the best sequence is asked for. A ``threshold`` does the same to a lesser
+    degree.
 
     Card: sequences §4. The method converts autoregressive models:
     :meth:`from_autoregressive`.
@@ -89,7 +90,7 @@ class BlockDiffusionSequence(Converted, SequenceGenerator):
     method_card: ClassVar[MethodCard] = MethodCard(
         idea="Autoregressive over blocks, masked diffusion inside a block. Finished "
         "blocks are cached, and sequences may end at any block.",
-        order="Blocks from left to right; inside a block the surest tokens first.",
+        order="Blocks from left to right; inside a block in any order.",
         mask="A noisy block reads itself and the clean blocks before it; clean blocks "
         "read themselves and earlier ones.",
         corruption="Tokens of the noisy copy with probability t, one t for a sequence.",
@@ -106,7 +107,7 @@ class BlockDiffusionSequence(Converted, SequenceGenerator):
 
     block_size: int = 4
     n_steps: int | None = None
-    order: str = "confidence"
+    order: str = "random"
     threshold: float | None = None
     n_estimates: int = 32
 

@@ -110,7 +110,7 @@ class EfficientBlockDiffusion(BlockDiffusionSequence):
         idea="Block diffusion whose training masks resemble those met in decoding: "
         "late places of a block are hidden more often than early ones.",
         order="Blocks from left to right; inside a block all tokens above a "
-        "threshold, or the surest.",
+        "threshold, or one of them.",
         mask="As block diffusion.",
         corruption="An exact count in each block; the weight of a token doubles every "
         "`half_life * block_size` places.",

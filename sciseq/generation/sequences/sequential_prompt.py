@@ -266,7 +266,14 @@ class SequentialPromptSampler(SequenceEstimator):
         """
         return self._host().infill(X, condition, **options)
 
-    def score_samples(self, X: Any, condition: Any = None) -> Any:
+    def score_samples(
+        self,
+        X: Any,
+        condition: Any = None,
+        *,
+        return_std: bool = False,
+        random_state: Any = 0,
+    ) -> Any:
         """Return the log-likelihood of each sequence under the chain, in nats: exact.
 
         Parameters
@@ -275,10 +282,14 @@ class SequentialPromptSampler(SequenceEstimator):
             As in fit.
         condition : array-like, optional
             One condition for each sequence, or one for all, as in fit.
+        return_std : bool, default=False
+            Also return the standard errors, which are 0.
+        random_state : int, RandomState or None, default=0
+            Ignored: nothing is drawn.
 
         Returns
         -------
-        ndarray of shape (n,)
+        ndarray of shape (n,), or two of them
         """
         host = self._host()
         network, given = host._network(), host._template_rows(None)
@@ -292,7 +303,8 @@ class SequentialPromptSampler(SequenceEstimator):
             total = logs.where(counted, 0.0).sum(dim=1)
             return total, torch.zeros_like(total)
 
-        return host._score_parts(X, condition, chain)[0]
+        values, errors = host._score_parts(X, condition, chain)
+        return (values, errors) if return_std else values
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log-likelihood of sequences under the chain, in nats.
