@@ -67,9 +67,14 @@ def _joint(panel: Axes, joint: dict[str, Any]) -> None:
 
 
 def _steps(panel: Axes, parts: dict[str, Any]) -> None:
-    for index, (name, curve) in enumerate(parts["steps"]["quality"].items()):
-        x = [one["rows"] for one in curve]
-        _line(panel, index, x, [one["distance"] for one in curve], name)
+    colours: dict[str, int] = {}
+    for name, curve in parts["steps"]["quality"].items():
+        # Both orders of a method have its colour.
+        base = name.removesuffix(", random").removesuffix(", confidence")
+        index = colours.setdefault(base, len(colours))
+        style = "--" if name.endswith("confidence") else "-"
+        x, y = ([one[key] for one in curve] for key in ("rows", "distance"))
+        _line(panel, index, x, y, name, style)
     panel.set_xscale("log")
     panel.set_xlabel("rows computed for a sequence, all networks")
     panel.set_ylabel("distance of pairs from the law")

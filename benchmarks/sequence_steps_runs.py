@@ -165,11 +165,12 @@ def measure_steps(cell: Cell) -> Cell:
             plain, block_size=size, threshold=None, dropout=0.0, learning_rate=3e-3,
             device="cpu", max_epochs=epochs(cell, 30), random_state=seed,
         ).fit(X)  # fmt: skip
-        found[f"Efficient-DLM, blocks of {size}"] = [
-            judged(model.set_params(n_steps=steps))
-            for steps in (1, 2, 4, 8)
-            if steps <= size
-        ]
+        for order in ("random", "confidence"):
+            found[f"Efficient-DLM, blocks of {size}, {order}"] = [
+                judged(model.set_params(n_steps=steps, order=order))
+                for steps in (1, 2, 4, 8)
+                if steps <= size
+            ]
     found[AUTOREGRESSIVE] = [judged(plain)]
     made = delayed_runs(longer, CHAIN_LENGTH, judged)
     return {"quality": found, "delayed": made}
@@ -320,7 +321,8 @@ def measure_tokens(cell: Cell) -> Cell:
             ("single, twice the steps", False, 2),
         ):
             model = sciseq.ConditionalDiffusionSequence(
-                **SIZES, complementary=complementary, validation_fraction=0.0,
+                **SIZES, complementary=complementary, order="confidence",
+                validation_fraction=0.0,
                 max_epochs=epochs(cell, passes * times), random_state=seed,
             )  # fmt: skip
             started = time.process_time()

@@ -59,11 +59,19 @@ AUTOREGRESSIVE = "autoregressive"
 CONVERTED: dict[str, tuple[str, dict[str, Any]]] = {
     "TiDAR, 3 drafts": ("DraftVerifySequence", {"n_drafts": 3}),
     "SDAR, blocks of 4, threshold 0.5": (
-        "BlockDiffusionSequence", {"block_size": 4, "threshold": 0.5}),
+        "BlockDiffusionSequence",
+        {"block_size": 4, "threshold": 0.5, "order": "confidence"}),
     "SDAR, blocks of 4, 2 passes": (
+        "BlockDiffusionSequence",
+        {"block_size": 4, "n_steps": 2, "order": "confidence"}),
+    "SDAR, blocks of 4, random order": ("BlockDiffusionSequence", {"block_size": 4}),
+    "SDAR, blocks of 4, 2 passes, random order": (
         "BlockDiffusionSequence", {"block_size": 4, "n_steps": 2}),
     "NBDiff, blocks of 4, threshold 0.5": (
-        "NextBlockSequence", {"block_size": 4, "threshold": 0.5}),
+        "NextBlockSequence",
+        {"block_size": 4, "threshold": 0.5, "order": "confidence"}),
+    "NBDiff, blocks of 4, random order": (
+        "NextBlockSequence", {"block_size": 4, "threshold": None}),
     "WeDLM, window of 4": (
         "ReorderedCausalDiffusion", {"block_size": 4, "window": 4}),
     "masked diffusion, 16 passes": ("MaskedDiffusionSequence", {"n_steps": 16}),
