@@ -104,6 +104,67 @@ def test_samples_do_not_depend_on_their_number(model) -> None:
     assert model.last_work.n_tokens.tolist() == [12, 12]
 
 
+def lines_read(model, n):
+    """What the first layer of each stack computes and finds in its memory, by pass."""
+    cells, seen = model.network_.backbone.cells, []
+
+    def spy(name):
+        def hook(layer, given, options):
+            before = options.get("before")
+            n_before = 0 if before is None else before.keys.shape[2]
+            lines, new = given[0].shape[:2]
+            seen.append((name, lines * new // n, lines * n_before // n))
+
+        return hook
+
+    handles = [
+        layer.register_forward_pre_hook(spy(name), with_kwargs=True)
+        for name, layer in (
+            ("cell", cells.inner.layers[0]),
+            ("row", cells.outer.row_layers[0]),
+            ("column", cells.outer.column_layers[0]),
+        )
+    ]
+    model.sample(n, random_state=0)
+    for one in handles:
+        one.remove()
+    return seen
+
+
+def test_work_is_counted(model) -> None:
+    """T26: of 3 rows and 4 columns; a pass through a stack counts once."""
+    seen = lines_read(model, 2)
+    # A pass for each cell, and one for each row that others are below.
+    names = (["cell"] * 4 + ["row", "column"]) * 2 + ["cell"] * 4
+    assert [name for name, *_ in seen] == names
+    work = model.last_work
+    assert work.n_passes.tolist() == [3 * 4 + 2] * 2
+    assert work.n_rows.tolist() == [12 + 2 * 4] * 2
+    # Cells before in the row, 0 + 1 + 2 + 3; behind the second row, the one above it.
+    assert work.n_read.tolist() == [3 * 6 + 4 * 1] * 2
+    assert work.n_tokens.tolist() == [12] * 2
+    # Column layers compute what row layers do: only one of them counts.
+    assert sum(new for name, new, _ in seen if name != "column") == 20
+    assert sum(new for name, new, _ in seen if name != "row") == 20
+    assert sum(before for *_, before in seen) == 22
+    gaps = arrays(2, seed=4)
+    gaps[1, 1] = -1
+    model.sample(template=gaps, random_state=0)
+    # Nothing is saved where cells are given.
+    assert model.last_work.n_passes.tolist()[1] == 14
+    assert model.last_work.n_tokens.tolist() == [0, 4]
+
+
+def test_work_of_the_other_shape_is_another() -> None:
+    """4 rows of 3 columns: rows and columns are not mistaken for each other."""
+    other = AxialAutoregressor(**SMALL | {"max_epochs": 1}).fit(arrays(8, (4, 3)))
+    seen, work = lines_read(other, 1), other.last_work
+    assert work.n_passes.tolist() == [12 + 3]
+    assert work.n_rows.tolist() == [12 + 3 * 3]
+    assert work.n_read.tolist() == [4 * 3 + 3 * (1 + 2)]
+    assert sum(before for *_, before in seen) == 21
+
+
 def first_given_the_rest(binary, rest):
     pair = np.stack([rest, rest])
     pair[:, 0, 0] = 0, 1

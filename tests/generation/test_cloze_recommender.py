@@ -160,6 +160,47 @@ def test_the_loss_is_the_mean_over_hidden_events():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("last_item_rows", [True, False])
+def test_the_estimators_rows_and_loss_by_hand(last_item_rows, monkeypatch):
+    """Two windows of eight events and one of a single one, each shown twice or more."""
+    seen = []
+    monkeypatch.setattr(
+        ClozeRecommender,
+        "_train",
+        lambda self, loss, make_batches, **_: seen.append((loss, make_batches)),
+    )
+    model = ClozeRecommender(
+        **TINY, mask_rate=0.8, max_predictions=3, last_item_rows=last_item_rows
+    )
+    model.fit([[0, 1, 2, 3, 4, 0, 1, 3], [4]])
+    (loss, make_batches) = seen[0]
+    batches, network = make_batches(torch.device("cpu"))[0], tiny_network()
+    assert batches.n_items == (9 if last_item_rows else 6)
+    batch = batches.gather(torch.arange(batches.n_items))
+    events = [[2, 3, 4, 0, 1, 3], [0, 1, 2, 3, 4, 0], [4]]
+    u, expected, n = loss.noise(network, batch, 0, N), 0.0, 0
+    for number in range(batches.n_items):
+        row = padded(*events[number % 3])[0]
+        assert batch.tokens[number].tolist() == row.tolist()
+        first = N - len(events[number % 3])
+        order = first + u[number, first:].argsort()  # 3 of 6, or the only one
+        hidden = order[: 3 if first == 0 else 1] if number < 6 else [N - 1]
+        shown = row.clone()
+        shown[hidden] = V + 1
+        logs = network.scores(network.states(shown[None]))[0].log_softmax(1)
+        expected -= float(logs[hidden, row[hidden]].sum())
+        n += len(hidden)
+    total, count = loss(network, batch)
+    assert int(count) == n == (3 + 3 + 1) * 2 + 3 * last_item_rows
+    assert float(total) == pytest.approx(expected, rel=1e-12)
+    # Wrong: rows of the last event are as all others, or all others as they.
+    for loss.first_last in (99, 0):
+        other = float(loss(network, batch)[0])
+        is_same = loss.first_last == 99 and not last_item_rows
+        assert (abs(other - expected) < 1e-9) == is_same
+
+
+@torch.no_grad()
 def test_a_hidden_event_does_not_tell_itself():
     network, number = tiny_network(), torch.arange(1)
     loss = ClozeLoss(0, 0.2, None, first_last=0)

@@ -27,7 +27,7 @@ PARTLY = [
 ]
 
 
-class Traced(DelayedDecoder):
+class Trace:
     """Keeps the scores of all hidden positions, and what was computed, of each pass."""
 
     def start(self, requests):
@@ -47,6 +47,14 @@ class Traced(DelayedDecoder):
         before = requests.tokens.clone()
         super().commit(requests, rows, scores)
         self.passes.append((requests.number.clone(), found, before))
+
+
+class Traced(Trace, DelayedDecoder):
+    pass
+
+
+class TracedWhole(Trace, WholeDecoder):
+    pass
 
 
 class NoDelay(Traced):
@@ -80,18 +88,47 @@ def difference(one, other, network):
     return max(float((first[key] - second[key]).abs().max()) for key in both)
 
 
+def laws_of(decoder):
+    """The laws of hidden tokens that a decoder chooses by, filled as it runs."""
+    reveal, seen = decoder.reveal, []
+
+    def spy(logs, tokens, is_hidden, *others):
+        seen.append(logs[is_hidden])
+        return reveal(logs, tokens, is_hidden, *others)
+
+    decoder.reveal = spy
+    return seen
+
+
 @pytest.mark.parametrize("order", ["confidence", "random", "entropy"])
 @pytest.mark.parametrize("n_steps", [None, 4])
 def test_refresh_in_every_pass_equals_no_cache(order, n_steps):
     network = toy_network(4, LENGTH, n_layers=3, n_features=2)
     told = toy_condition(4)
     decoder = delayed(order=order, n_steps=n_steps, refresh=1)
-    plain = WholeDecoder(Drawing(), Reveal(order, equal_amounts(n_steps)))
+    plain = TracedWhole(Drawing(), Reveal(order, equal_amounts(n_steps)))
+    laws, plain_laws = laws_of(decoder), laws_of(plain)
     cached, work = run(network, decoder, PARTLY, condition=told)
     expected, plain_work = run(network, plain, PARTLY, condition=told)
     assert torch.equal(cached, expected)
     assert torch.equal(work.n_rows, plain_work.n_rows)
     assert decoder.is_exact
+    # T07: not the tokens alone, but all scores of what is hidden.
+    mine, its = hidden_scores(decoder, network), hidden_scores(plain, network)
+    assert mine.keys() == its.keys()
+    assert difference(decoder, plain, network) < 1e-12
+    torch.testing.assert_close(laws, plain_laws, rtol=0, atol=1e-12)
+
+
+def test_scores_that_are_not_refreshed_are_others():
+    """The wrong version of the test before: tokens may be equal, scores are not."""
+    network = toy_network(4, LENGTH, n_layers=3)
+    order, drawing = "left_to_right", Drawing(temperature=0)
+    late = delayed(order=order, drawing=drawing, refresh=100)
+    plain = TracedWhole(drawing, Reveal(order))
+    run(network, late, PARTLY)
+    run(network, plain, PARTLY)
+    assert difference(late, plain, network) > 1e-6
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

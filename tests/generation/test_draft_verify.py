@@ -22,6 +22,7 @@ from sciseq.generation.parts.cache import KeyValueCache
 from sciseq.generation.parts.drawing import Drawing
 from sciseq.generation.parts.layout import NOISY, NOTHING, Layout
 from sciseq.generation.parts.masks import causal, two_copy
+from sciseq.generation.sequences import draft_verify
 from sciseq.generation.sequences.autoregressive import (
     AutoregressiveDecoder,
     AutoregressiveSequence,
@@ -90,6 +91,99 @@ def test_other_rules_have_another_law(monkeypatch):
 
     monkeypatch.setattr(DraftVerifyDecoder, "_next", plain)
     assert not follows(shares(one.sample(4000, random_state=0), strings), law)
+
+
+def residual_always(self, requests, scores, n_accepted):
+    """Wrong: what p has above the last q, though all drafts were accepted."""
+    every, k = torch.arange(len(requests)), self.n_drafts
+    was_compared = requests.memory["n_drafts"] > 1
+    law = self.drawing.law(scores[every, n_accepted - 1])
+    source = self.drawing.law(
+        requests.memory["scores"][every, n_accepted.clamp_max(k - 1)]
+    )
+    left = (law.exp() - source.exp()).clamp_min(0).log()
+    law = left.where(was_compared[:, None], law).unsqueeze(1)
+    position = (requests.memory["at"] + n_accepted).unsqueeze(1)
+    return Drawing()(law, requests.seeds, position, purpose=self._purpose(requests, 3))
+
+
+def test_the_token_behind_accepted_drafts_has_the_law_too(monkeypatch):
+    """Where all K = 2 drafts hold, as at places 1 and 2, what follows has the law p."""
+    network, decoder = tiny_network(3, 5, n_layers=1), DraftVerifyDecoder(Drawing(), 2)
+    rows, n_whole = every_row(3, 5), []
+    with torch.no_grad():
+        logs = next_token_scores(network, rows, None).log_softmax(-1)
+    law = logs.gather(2, rows.unsqueeze(2)).sum(dim=(1, 2)).exp()
+
+    def counts(n):
+        tokens, _ = run(network, decoder, [[-1] * 5] * n)
+        return torch.bincount(tokens @ 3 ** torch.arange(4, -1, -1), minlength=3**5)
+
+    right = DraftVerifyDecoder._next
+
+    def spy(self, requests, scores, n_accepted):
+        is_whole = (n_accepted == 2) & (requests.memory["at"] + 2 < 5)
+        n_whole.append(int(is_whole.sum()))
+        return right(self, requests, scores, n_accepted)
+
+    monkeypatch.setattr(DraftVerifyDecoder, "_next", spy)
+    assert follows(counts(20_000), law)
+    assert sum(n_whole) > 2000
+    monkeypatch.setattr(DraftVerifyDecoder, "_next", residual_always)
+    assert not follows(counts(3000), law)
+
+
+class Kept(Drawing):
+    """Keeps the law that a token is drawn from."""
+
+    def __call__(self, scores, *args, **kwargs):
+        laws.append(self.law(scores)[:, 0].exp())
+        return super().__call__(scores, *args, **kwargs)
+
+
+laws: list = []
+
+
+@pytest.mark.parametrize("q", [(0.2, 0.5, 0.3), (0.2, 0.25, 0.55)])
+def test_accepting_and_refusing_make_the_law_of_the_next_token(q, monkeypatch):
+    """Without draws: the sum over drafts of what is accepted and what comes instead."""
+    p, q = torch.tensor([(0.5, 0.3, 0.2), q], dtype=torch.float64)
+    decoder = DraftVerifyDecoder(Drawing(), 2)
+    requests = request([[0, -1, -1]] * 3, 4)  # one for each draft
+    requests.memory = {
+        "at": torch.zeros(3).long(),
+        "n_steps": torch.ones(3).long(),
+        "n_drafts": torch.full((3,), 2),
+        "drafts": torch.tensor([[0, 0], [0, 1], [0, 2]]),
+        "scores": q.log().expand(3, 2, 3),
+        "is_known": torch.zeros(3, 2, dtype=torch.bool),
+    }
+    scores = p.log().expand(3, 2, 3)
+    low, high = torch.zeros(3, 1).double(), torch.ones(3, 1).double()
+    for _ in range(60):  # the largest number below which a draft is accepted
+        middle = (low + high) / 2
+        monkeypatch.setattr(draft_verify, "uniform", lambda *args, u=middle: u)
+        is_accepted = (decoder._accepted(requests, scores)[1] == 2)[:, None]
+        low, high = middle.where(is_accepted, low), middle.where(~is_accepted, high)
+    accepted = low[:, 0]
+    monkeypatch.setattr(draft_verify, "Drawing", Kept)
+    laws.clear()
+    decoder._next(requests, scores, torch.ones(3).long())
+    (refused,) = laws
+
+    def law(instead):
+        return q * accepted + (q * (1 - accepted)).sum() * instead / instead.sum()
+
+    for instead in refused:  # whatever draft was refused
+        assert (law(instead) - p).abs().max() < 1e-12
+    # Wrong: a part of q too little is taken away, which shows if two tokens are left.
+    too_little = law((p - 0.8 * q).clamp_min(0)) - p
+    assert bool(too_little.abs().max() > 1e-2) == (int((p > q).sum()) > 1)
+    assert (law(p) - p).abs().max() > 1e-2  # or a plain draw
+    # Behind accepted drafts nothing was refused.
+    laws.clear()
+    decoder._next(requests, scores, torch.full((3,), 2))
+    assert (laws[0] - p).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("options", [

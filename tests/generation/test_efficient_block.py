@@ -13,6 +13,7 @@ from sequence_toys import every_row, fitted, follows, run, tiny_network
 from sciseq.errors import InputError
 from sciseq.generation.parts.batches import SequenceBatch
 from sciseq.generation.parts.block_masks import block_share_mask, of_tokens
+from sciseq.generation.parts.corruption import exact_count_mask
 from sciseq.generation.parts.drawing import Drawing
 from sciseq.generation.parts.layout import Layout, two_copies
 from sciseq.generation.parts.masks import attention_mask, two_copy
@@ -23,6 +24,7 @@ from sciseq.generation.sequences.efficient_block import (
     EfficientBlockDiffusion,
     late_tokens,
 )
+from sciseq.generation.sequences.masked_diffusion import denoising_scores
 
 LEAST = 1e-3
 LENGTH = 7
@@ -154,6 +156,35 @@ def test_the_loss_by_hand(normalisation):
         expected = expected + term / n
     assert count == 3 * LENGTH
     torch.testing.assert_close(total / LENGTH, expected)
+
+
+def test_with_one_block_it_is_masked_diffusion_of_exact_counts():
+    """T03, exactly where the prefix does not read tokens: in a network of one layer."""
+
+    def both(network, half_life):
+        ours = fitted(EfficientBlockDiffusion, 3, LENGTH, network=network,
+                      block_size=LENGTH, half_life=half_life)  # fmt: skip
+        loss, batch = ours._loss(4), batch_of(3)
+        u, u_level = (
+            loss.noise(network, batch, i, n) for i, n in ((0, LENGTH), (1, 1))
+        )
+        share = LEAST + (1 - LEAST) * u_level[:, 0]
+        count = (share * LENGTH + 0.5).long().clamp_min(1)
+        mask = exact_count_mask(torch.ones_like(u, dtype=torch.bool), count, u)
+        shown = batch.tokens.masked_fill(mask, network.mask)
+        logs = denoising_scores(network, shown, None).log_softmax(-1)
+        logs = logs.gather(2, batch.tokens.unsqueeze(2)).squeeze(2)
+        wanted = -(logs / share[:, None])[mask].sum()
+        return float(loss(network, batch)[0].detach()), float(wanted.detach())
+
+    flat = tiny_network(3, LENGTH, n_layers=1)
+    for network in (flat.train(), flat.eval()):
+        found, wanted = both(network, math.inf)
+        assert found == pytest.approx(wanted, rel=1e-11)
+    # Late tokens, or a prefix that reads tokens, are another loss.
+    for network, half_life in ((flat, 0.1), (NETWORK, math.inf)):
+        found, wanted = both(network, half_life)
+        assert abs(found - wanted) > 1e-3
 
 
 def test_rows_read_what_those_of_block_diffusion_read():

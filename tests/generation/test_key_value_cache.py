@@ -43,9 +43,12 @@ def stand_alone(network, decoder, tokens, layout, condition, seen):
     return network.scores(states[:, -layout.n_rows :])
 
 
-def worst(network, decoder, requests):
-    """Largest difference from stand-alone passes, over all passes and rows."""
-    found = [torch.zeros(1)]
+def worst(network, decoder, requests, at_least):
+    """Largest difference from stand-alone passes, over all passes and rows.
+
+    There must be so many rows at least.
+    """
+    found, n_compared = [], 0
     for rows, scores, tokens, _ in steps(network, decoder, requests):
         is_row = rows.layout.segment.expand(len(tokens), -1) != NOTHING
         for i in range(len(tokens)):
@@ -57,6 +60,8 @@ def worst(network, decoder, requests):
             symbols = (tokens[i : i + 1, :first], rows.tokens[i : i + 1, mine[0]])
             alone = stand_alone(network, decoder, symbols, layout, told, first)
             found.append((alone - scores[i : i + 1, mine[0]]).abs().max())
+            n_compared += mine.shape[1]
+    assert n_compared >= at_least
     return max(float(one) for one in found)
 
 
@@ -67,7 +72,34 @@ def test_cached_is_uncached_at_any_depth(name, n_layers):
     condition = conditions(len(ROWS), n_rows=2)
     condition.is_row[1, 1] = False  # a condition of one row, padded
     requests = request(ROWS, network.mask, condition=condition)
-    assert worst(network, DECODERS[name](), requests) < 1e-12
+    # All tokens before the last gap are read once; other decoders compute more.
+    n_rows = 6 + 6 + 5 + 6
+    assert worst(network, DECODERS[name](), requests, n_rows) < 1e-12
+
+
+class Forgetful(AutoregressiveDecoder):
+    """Wrong: the first token is not kept."""
+
+    def commit(self, requests, rows, scores):
+        super().commit(requests, rows, scores)
+        is_first = torch.arange(requests.n_positions) == 0
+        requests.cache.forget(is_first.expand(len(requests), -1))
+
+
+class Displaced(AutoregressiveDecoder):
+    """Wrong: what is stored last is the begin once more, not the token."""
+
+    def commit(self, requests, rows, scores):
+        super().commit(requests, rows, scores)
+        for room in requests.cache._rooms:
+            room[:, :, :, int(requests.memory["at"].min())] = room[:, :, :, 0]
+
+
+@pytest.mark.parametrize("cls", [Forgetful, Displaced])
+def test_what_is_appended_wrongly_is_seen(cls):
+    network = tiny_network(3, LENGTH, seed=3)
+    requests = request([[-1] * LENGTH] * 2, network.mask)
+    assert worst(network, cls(Drawing()), requests, 2 * (LENGTH - 1)) > 1e-3
 
 
 def test_what_is_stored_too_early_is_seen():
@@ -84,7 +116,8 @@ def test_what_is_stored_too_early_is_seen():
 
     network = tiny_network(3, LENGTH, seed=3)
     requests = request([[-1] * LENGTH] * 2, network.mask)
-    assert worst(network, Early(Drawing(), Reveal(), RULE, 3), requests) > 1e-3
+    early = Early(Drawing(), Reveal(), RULE, 3)
+    assert worst(network, early, requests, 2 * LENGTH) > 1e-3
 
 
 @pytest.mark.parametrize("name", DECODERS)

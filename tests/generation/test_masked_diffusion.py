@@ -9,10 +9,16 @@ import torch
 from sequence_toys import every_row, every_string, fitted, follows, run, tiny_network
 from torch.testing import assert_close
 
+from sciseq.generation.parts.batches import SequenceBatch
 from sciseq.generation.parts.drawing import Drawing
 from sciseq.generation.parts.reveal import Reveal, equal_amounts
 from sciseq.generation.parts.whole_decoder import WholeDecoder
+from sciseq.generation.sequences import masked_diffusion
+from sciseq.generation.sequences.conditional_diffusion import (
+    ConditionalDiffusionSequence,
+)
 from sciseq.generation.sequences.masked_diffusion import (
+    MaskedDiffusionLoss,
     MaskedDiffusionSequence,
     denoising_scores,
     whole_bound,
@@ -162,6 +168,62 @@ def test_confidence_means_the_model_also_at_temperature_0():
     decoder = WholeDecoder(greedy, Reveal("confidence", threshold=0.9999))
     _, work = run(network, decoder, [[-1] * 5])
     assert int(work.n_passes) > 1
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Masks and levels of the parts of a loss, as they come."""
+    seen = []
+
+    def part(network, batch, mask, p):
+        seen.append((mask, p))
+        return p.sum()
+
+    monkeypatch.setattr(MaskedDiffusionLoss, "_part", staticmethod(part))
+    return seen
+
+
+def some_batch(n=200, length=6):
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(3, (n, length), generator=generator)
+    return SequenceBatch(tokens, torch.arange(n), None)
+
+
+def test_complementary_masks_part_all_tokens(parts, monkeypatch):
+    """T10: no token twice, every token once, at the levels p and 1 - p."""
+    network, loss = tiny_network(3, 6), MaskedDiffusionLoss(3, is_complementary=True)
+    _, count = loss(network, some_batch())
+    (one, p), (other, q) = parts
+    assert not (one & other).any() and (one | other).all()
+    assert one.any() and other.any()
+    assert_close(p + q, torch.ones_like(p))
+    assert p.min() < 0.1 and p.max() > 0.9 and p.unique().numel() == 200
+    assert (one.sum(dim=1) - 6 * p).abs().mean() < 1.2  # not the other way round
+    assert (one.sum(dim=1) - 6 * q).abs().mean() > 2
+    assert int(count) == 2 * one.numel()
+    # Wrong: the first mask again.
+    monkeypatch.setattr(masked_diffusion, "complement", lambda mask, maskable: mask)
+    parts.clear()
+    loss(network, some_batch())
+    (one, _), (other, _) = parts
+    assert (one & other).any() and not (one | other).all()
+
+
+@pytest.mark.parametrize("template", [None, "?A??B?"])
+@pytest.mark.parametrize("is_twice", [False, True])
+def test_the_estimators_show_as_many_copies_as_they_are_told(parts, is_twice, template):
+    cls, params, is_free = MaskedDiffusionSequence, {}, [True] * 6
+    if template is not None:
+        cls, params = ConditionalDiffusionSequence, {"template": template}
+        is_free = [one == "?" for one in template]
+    network = tiny_network(3, 6)
+    model = fitted(cls, 3, 6, network=network, complementary=is_twice, **params)
+    model._loss(3)(network, some_batch())
+    assert len(parts) == 1 + is_twice
+    shown = sum(mask.long() for mask, _ in parts)
+    assert int(shown.max()) == 1  # hidden in one copy only
+    always = (shown == 1).all(dim=0).tolist()
+    assert always == (is_free if is_twice else [False] * 6)
 
 
 def test_training_learns_a_law():

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sequence_toys import tiny_network
 
 from sciseq.generation.parts.layout import CLEAN, NOISY, NOTHING, Layout, two_copies
 from sciseq.generation.parts.masks import (
@@ -70,6 +71,65 @@ def test_two_copies_are_the_table(n, b, clean, noisy):
     layout = replace(layout, rank=torch.tensor([rank + rank]))
     rule = two_copy(clean=clean, noisy=noisy)
     assert made(rule, layout).equal(card(n, b, clean, noisy, rank))
+
+
+def strictly_before(q, k):
+    """Wrong: rows of a lower rank alone, not itself nor those of the same."""
+    within = (q.copy == NOISY) & (k.copy == NOISY) & (k.group == q.group)
+    rule = two_copy(clean="causal", noisy="reordered")
+    return rule(q, k) & ~(within & (k.rank == q.rank))
+
+
+def ranked(n, b, seed):
+    """Ranks from -3 to 3, of which some are equal, and the layout that has them."""
+    generator = torch.Generator().manual_seed(seed)
+    rank = torch.randint(-3, 4, (n,), generator=generator)
+    layout = two_copies(Layout.of(n, block=b))
+    # Those of the clean copy say nothing.
+    other = torch.randint(-3, 4, (n,), generator=generator)
+    return rank.tolist(), replace(layout, rank=torch.cat([rank, other])[None])
+
+
+@pytest.mark.parametrize("b", [1, 2, 4])
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_of_a_noisy_block_read_those_of_no_later_rank(b, seed):
+    """T14 of WeDLM, for any ranks."""
+    n, rule = 8, two_copy(clean="causal", noisy="reordered")
+    rank, layout = ranked(n, b, seed)
+
+    def allow(q, k):
+        return q // b == k // b and rank[k] <= rank[q]
+
+    assert made(rule, layout)[:n, :n].equal(table(n, allow))
+    assert made(rule, layout).equal(card(n, b, "causal", "reordered", rank))
+    assert not made(strictly_before, layout)[:n, :n].equal(table(n, allow))
+
+
+def jacobian(rule, layout):
+    """Which embedded rows the states behind two layers depend on."""
+    n_rows = layout.n_rows
+    network = tiny_network(3, n_rows // 2)
+    tokens = torch.arange(n_rows)[None] % 3
+    x = network.embed(tokens, layout).detach().requires_grad_()
+    prefix, before = network.prefix(1, None)
+    states = network(torch.cat([prefix, x], 1), before.followed_by(layout), rule)
+    mixture = torch.linspace(-1, 1, 8, dtype=torch.float64) ** 3 + 0.2
+    found = []
+    for value in (states[0, 1:] * mixture).sum(dim=1):
+        (gradient,) = torch.autograd.grad(value, x, retain_graph=True)
+        found.append(gradient[0].abs().amax(dim=1) > 0)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("b", [1, 2, 4])
+def test_states_depend_on_what_their_rows_may_read(b):
+    """T14 through a network: no later rank, and all that is allowed."""
+    rank, layout = ranked(8, b, 1)
+    wanted = card(8, b, "causal", "reordered", rank)
+    rule = two_copy(clean="causal", noisy="reordered")
+    assert jacobian(rule, layout).equal(wanted)
+    if b == 4:  # two of one rank: without each other it is another network
+        assert not jacobian(strictly_before, layout).equal(wanted)
 
 
 @pytest.mark.parametrize("n", [3, 6])

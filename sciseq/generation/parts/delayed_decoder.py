@@ -167,6 +167,7 @@ class DelayedDecoder(WholeDecoder):
         before = place.where(last, -torch.inf).cummax(dim=1).values
         behind = place.where(last, torch.inf).flip(1).cummin(dim=1).values.flip(1)
         distance = torch.minimum(place - before, behind - place)
+        distance = distance.clamp_max(last.shape[1])  # where nothing was decoded last
         distance = distance.where(free, torch.inf)
         return _first(distance, distance.new_full((len(last),), self.window), free)
 
