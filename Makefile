@@ -96,6 +96,7 @@ bench: $(STAMP)  ## Compare with other packages (long)
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/peptides.py
 	$(BIN)/python benchmarks/pretrained_peptides.py
+	$(BIN)/python benchmarks/peptide_training_size.py
 	$(BIN)/python benchmarks/peptide_errors.py
 	$(BIN)/python benchmarks/peptide_fine_tuning.py
 	$(BIN)/python benchmarks/peptide_fdr.py
@@ -106,7 +107,10 @@ bench: $(STAMP)  ## Compare with other packages (long)
 	$(BIN)/python benchmarks/adapters.py
 	$(BIN)/python benchmarks/structured_attention.py
 	$(BIN)/python benchmarks/generation_peers.py
+	$(BIN)/python benchmarks/sequences.py
 	$(BIN)/python benchmarks/sequence_steps.py
+	$(BIN)/python benchmarks/sequence_claims.py
+	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/probabilistic.py
 	$(BIN)/python benchmarks/jobs.py

@@ -296,7 +296,8 @@ class ClozeRecommender(TorchEstimator, BaseRecommender):
         good_for="What comes next in histories of events, from many users and some "
         "thousand items. On MovieLens-small it ranked new items better than counts of "
         "transitions did, and all items no better.",
-        not_for="Writing whole sequences, or items that fit has not seen. Look at "
+        not_for="Sparse purchases: on Amazon Beauty counts of transitions were better. "
+        "Writing whole sequences, or items that fit has not seen. Look at "
         "ranks among all items: sampled negatives can turn the order of methods.",
         picture=None,
     )
