@@ -145,9 +145,9 @@ def test_cached_scores_are_those_of_one_pass(plan, n_features) -> None:
 
 
 def test_rows_in_the_order_of_the_cache_are_seen(monkeypatch) -> None:
-    def unordered(keys):
-        place = torch.arange(keys.n_rows).expand_as(keys.position)
-        return place, keys.n_rows
+    def unordered(rows, n_told):
+        place = torch.arange(rows.n_rows).expand_as(rows.position)
+        return place, rows.n_rows
 
     made = network(span=3)
     monkeypatch.setattr(combiner_backbone, "_places", unordered)

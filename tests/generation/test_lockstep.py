@@ -77,13 +77,13 @@ GIVEN = ["ACGTA?G", "ACGT?AA", "TTTT???", "ACGT???"]  # four places, of two kind
 
 def test_what_all_give_is_read_once_for_those_that_give_the_same(monkeypatch):
     fast, slow = pair(FIXED)
-    sizes, read = [], lockstep._Rows.read
+    sizes, read = [], lockstep.StoredRows.read
 
     def counted(rows, x, turn, mask):
         sizes.append(x.shape[:2])
         return read(rows, x, turn, mask)
 
-    monkeypatch.setattr(lockstep._Rows, "read", counted)
+    monkeypatch.setattr(lockstep.StoredRows, "read", counted)
     found = fast.sample(template=GIVEN, random_state=3)
     assert found == slow.sample(template=GIVEN, random_state=3)
     # The begin and four bases, of two kinds; then a base of each that has gaps left.
@@ -130,8 +130,8 @@ def test_noise_goes_on_where_it_was_cut(monkeypatch):
 
 def test_keys_of_another_place_would_be_seen(monkeypatch):
     fast, slow = pair(FIXED)
-    turns = lockstep._turns
-    monkeypatch.setattr(lockstep, "_turns", lambda *args: torch.ones_like(turns(*args)))
+    turns = lockstep.turns
+    monkeypatch.setattr(lockstep, "turns", lambda *args: torch.ones_like(turns(*args)))
     assert fast.sample(40, random_state=1) != slow.sample(40, random_state=1)
 
 

@@ -119,21 +119,63 @@ class KeyValueCache:
         tuple of Tensor
             Possibly views, which the next pass changes.
         """
-        if layer == len(self._rooms):
-            n_batch, n_heads, _, width = key.shape
-            n_slots = self.n_prefix + self.n_positions
-            room = key.new_zeros((2, n_batch, n_heads, n_slots, width))
-            self._rooms.append(room)
-        self._rows.append((key, value))
+        self.leave(layer, key, value)
         room, first, end = self._rooms[layer], self._used, self._used + key.shape[2]
         if self._is_next and end <= room.shape[3]:
-            room[0, :, :, first:end] = key
-            room[1, :, :, first:end] = value
             return room[0, :, :, :end], room[1, :, :, :end]
         return (
             torch.cat([room[0, :, :, :first], key], dim=2),
             torch.cat([room[1, :, :, :first], value], dim=2),
         )
+
+    def leave(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Leave new rows of a layer, to be stored, in place of what the pass left.
+
+        Parameters
+        ----------
+        layer, key, value
+            As of :meth:`read`.
+        """
+        if layer == len(self._rooms):
+            self._add_room(key)
+        self._rows[layer : layer + 1] = [(key, value)]
+        room, first, end = self._rooms[layer], self._used, self._used + key.shape[2]
+        if self._is_next and end <= room.shape[3]:
+            room[0, :, :, first:end] = key
+            room[1, :, :, first:end] = value
+
+    def stored(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values at some slots of a layer, at the cost of these alone.
+
+        New rows of the pass, and slots without anything, are unspecified.
+
+        Parameters
+        ----------
+        layer : int
+            Whose new rows have been left.
+        slots : Tensor of int64, shape (batch, any)
+            Those of the prefix come first, then one for each position.
+
+        Returns
+        -------
+        tuple of Tensor
+            Each of shape (batch, head, any, width).
+        """
+        _, n_batch, n_heads, n_slots, width = self._rooms[layer].shape
+        # Whole rows by their number: gathering number by number is much slower.
+        head = torch.arange(n_batch * n_heads, device=slots.device) * n_slots
+        rows = head.view(n_batch, n_heads, 1) + slots.unsqueeze(1)
+        key, value = (
+            one.flatten(0, 2).index_select(0, rows.flatten()).view(*rows.shape, width)
+            for one in self._rooms[layer]
+        )
+        return key, value
+
+    def _add_room(self, like: Tensor) -> None:
+        """Make room for one more layer with heads as these."""
+        n_batch, n_heads, _, width = like.shape
+        n_slots = self.n_prefix + self.n_positions
+        self._rooms.append(like.new_zeros((2, n_batch, n_heads, n_slots, width)))
 
     def store(self, which: Tensor | None = None, layout: Layout | None = None) -> None:
         """Keep rows of the last pass.

@@ -5,7 +5,7 @@ new), ``place`` (in the order of the sequence: the condition, the begin, the tok
 ``head`` (h), ``width`` (d, of one head), ``token`` (V).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from sciseq.generation.parts.combiner_attention import (
     combiner_attention,
     default_span,
 )
+from sciseq.generation.parts.combiner_cached import SpanReader, packed, unpacked
+from sciseq.generation.parts.combiner_plans import Heads
 from sciseq.generation.parts.layout import NOTHING, Layout
 from sciseq.generation.parts.masks import Rule, causal
 from sciseq.generation.parts.network import Backbone, mean_of_rows
@@ -55,8 +57,11 @@ class CombinerTransformer(Backbone):
     taken. The rows of a condition are in no order, so that no span can hold them: their
     mean stands before the begin instead (the same where a condition has one row).
 
-    The cache holds queries, keys and values, which is exact. What the tokens before
-    read is computed anew in every pass, at the cost of attention; all else is not.
+    What is cached is exact. With the plan ``"fixed"`` alone a new row reads its own
+    span and the summaries of those before it, made once and cached: :math:`O(s + L /
+    s)` in each layer. With other plans, or several, the cache holds queries, keys and
+    values, and what all rows so far read is computed anew in every pass, at the cost
+    of attention to the whole sequence; all else is not.
 
     Card: sequences §13.
 
@@ -100,6 +105,20 @@ class CombinerTransformer(Backbone):
         """Return what stands for symbols (batch, row) at their positions."""
         return self.transformer.embed(tokens, layout)
 
+    def in_places(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+        """Return rows (batch, place, d_model), of a condition one, and their layout.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, row, d_model)
+            Embedded rows, those of a condition first.
+        layout : Layout
+            Where they belong; nothing else is padded.
+        """
+        n_more = max(int((layout.position[0] < -1).sum()) - 1, 0)
+        x = _with_one_condition(x, layout)[:, n_more:]
+        return x, layout.map(lambda one: one[:, n_more:])
+
     def scores(self, states: Tensor) -> Tensor:
         """Return scores of tokens (batch, row, token): neither mask nor begin."""
         return self.transformer.scores(states)
@@ -140,24 +159,36 @@ class CombinerTransformer(Backbone):
                 where="CombinerTransformer",
                 hint="Use a TokenTransformer for other masks.",
             )
-        keys = layout if cache is None else cache.begin(layout)
-        places, n_places = _places(keys)
+        read = self._reader(layout, cache)
         x = _with_one_condition(x, layout)
         turn = rotation(layout.position, self.transformer.width, x.dtype)
         layers: Any = self.transformer.layers
         for number, layer in enumerate(layers):
-            q, k, v = _heads(layer, x, turn)
-            read = torch.cat([q, k, v], dim=-1)
-            if cache is not None:
-                # It stores two tensors of one width: halves of all three together.
-                halves = cache.read(number, *read.chunk(2, dim=-1))
-                read = torch.cat(halves, dim=-1)
-            y = self._attend(read, places, n_places, layout.n_rows)
+            y = read(number, _heads(layer, x, turn))
             y = y.transpose(1, 2).reshape(x.shape)
             x = x + layer.dropout(layer.out(y))
             x = x + layer.feed_forward(layer.norm2(x))
         states: Tensor = self.transformer.norm(x)
         return states
+
+    def _reader(
+        self, layout: Layout, cache: KeyValueCache | None
+    ) -> Callable[[int, Heads], Tensor]:
+        """Return what tells the new rows of a layer what they find."""
+        keys = layout if cache is None else cache.begin(layout)
+        # Without a begin there is a place that nothing stands at.
+        if cache is not None and self.plan == ("fixed",) and cache.n_prefix:
+            places, n_places = _places(layout, int(cache.n_prefix > 1))
+            return SpanReader(cache, places, n_places, self.span)
+        places, n_places = _places(keys, int(bool(keys.position[0, 0] < -1)))
+
+        def read(layer: int, x: Heads) -> Tensor:
+            n_rows = x.q.shape[2]
+            if cache is not None:
+                x = unpacked(*cache.read(layer, *packed(x)))
+            return self._attend(torch.cat(x, dim=-1), places, n_places, n_rows)
+
+        return read
 
     def _attend(
         self, read: Tensor, places: Tensor, n_places: int, n_rows: int
@@ -174,16 +205,16 @@ class CombinerTransformer(Backbone):
         return found.gather(2, own.expand(-1, n_heads, -1, found.shape[3]))
 
 
-def _places(keys: Layout) -> tuple[Tensor, int]:
-    """Return the places of rows (batch, key), and how many there are.
+def _places(rows: Layout, n_told: int) -> tuple[Tensor, int]:
+    """Return the places of rows (batch, row), and a number above them.
 
-    Rows that hold nothing have the place behind all others.
+    All rows of a condition are one place, if there are any (``n_told`` 1). Rows that
+    hold nothing have the place behind all others.
     """
-    is_told = keys.position < -1
-    n_told = int(bool(is_told[0, 0]))
-    place = (keys.position + 1 + n_told).where(~is_told, 0)
-    number = torch.arange(keys.n_rows, device=place.device)
-    is_hidden = torch.where(is_told, number > 0, keys.segment == NOTHING)
+    is_told = rows.position < -1
+    place = (rows.position + 1 + n_told).where(~is_told, 0)
+    number = torch.arange(rows.n_rows, device=place.device)
+    is_hidden = torch.where(is_told, number > 0, rows.segment == NOTHING)
     n_places = 1 + int(place.where(~is_hidden, 0).max())
     return place.where(~is_hidden, n_places), n_places
 
@@ -198,11 +229,9 @@ def _with_one_condition(x: Tensor, layout: Layout) -> Tensor:
     return torch.cat([mean.unsqueeze(1).expand(-1, n_told, -1), x[:, n_told:]], dim=1)
 
 
-def _heads(
-    layer: Any, x: Tensor, turn: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _heads(layer: Any, x: Tensor, turn: tuple[Tensor, Tensor]) -> Heads:
     """Return queries, keys and values of rows, each (batch, head, row, width)."""
     n_batch, n_rows, _ = x.shape
     heads = layer.qkv(layer.norm1(x)).view(n_batch, n_rows, 3, layer.n_heads, -1)
     q, k, v = heads.permute(2, 0, 3, 1, 4).unbind()
-    return rotated(q, turn), rotated(k, turn), v
+    return Heads(rotated(q, turn), rotated(k, turn), v)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sciseq.nn.attention import attend
 
-__all__ = ["PLANS", "Heads", "Plan"]
+__all__ = ["PLANS", "Heads", "Plan", "summarize_spans"]
 
 
 class Heads(NamedTuple):
@@ -104,6 +104,19 @@ def _span_values(q_span: Tensor, x: Heads, is_real: Tensor) -> Tensor:
     return (weights.unsqueeze(3) * x.v).sum(2)
 
 
+def summarize_spans(x: Heads, is_real: Tensor) -> tuple[Tensor, Tensor]:
+    """Return keys and values of spans, each (item, block, width).
+
+    Parameters
+    ----------
+    x : Heads
+        Of the tokens in the spans, each (item, block, token, width).
+    is_real : Tensor of bool, shape (block, token)
+        False at padding.
+    """
+    return _pool(x.k, is_real), _span_values(_pool(x.q, is_real), x, is_real)
+
+
 def _summarize_above(x: Heads, is_real: Tensor) -> tuple[Tensor, Tensor]:
     """Return keys and values of the part of each column down to each row.
 
@@ -147,10 +160,7 @@ def _read_blocks(x: Heads, is_real: Tensor, causal: bool) -> Tensor:
     mask = torch.cat([own, others.unsqueeze(1).expand(-1, size, -1)], 2).unsqueeze(0)
     k_span, v_span = (
         one.unsqueeze(1).expand(-1, n_blocks, -1, -1)
-        for one in (
-            _pool(x.k, is_real),
-            _span_values(_pool(x.q, is_real), x, is_real),
-        )
+        for one in summarize_spans(x, is_real)
     )
     return attend(x.q, torch.cat([x.k, k_span], 2), torch.cat([x.v, v_span], 2), mask)
 

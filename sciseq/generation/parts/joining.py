@@ -45,12 +45,9 @@ class SeatedCache(KeyValueCache):
         """Bytes of the keys and values of active requests, empty slots included."""
         return sum(one.numel() * one.element_size() for one in self._rooms)
 
-    def read(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the stored keys and values of a layer, followed by new ones."""
-        if layer == len(self._rooms):
-            self._allot(key)
-            self._show()
-        return super().read(layer, key, value)
+    def _add_room(self, like: Tensor) -> None:
+        self._allot(like)
+        self._show()
 
     def _allot(self, like: Tensor) -> None:
         """Allot memory for one more layer with heads as these."""

@@ -24,19 +24,32 @@ from sciseq.generation.parts.network import SequenceNetwork
 from sciseq.generation.parts.noise import gumbel
 from sciseq.generation.parts.requests import Requests, Work, is_counted
 
-__all__ = ["generate_in_step"]
+__all__ = [
+    "GenerationInStep",
+    "LayerRows",
+    "StoredRows",
+    "attend_stored",
+    "generate_in_step",
+    "turns",
+]
 
 _NOISE_TOGETHER = 32  # positions whose noise is made at once
 
 
-class _Rows:
+class StoredRows:
     """A transformer's keys and values so far, and its next rows."""
 
     def __init__(self, backbone: TokenTransformer, n_batch: int, capacity: int) -> None:
         self.backbone, self.n_stored = backbone, 0
         like = backbone.symbols
         shape = (2, n_batch, backbone.n_heads, capacity, backbone.width)
-        self._layers = [_Layer(one, like.new_empty(shape)) for one in backbone.layers]
+        self._layers = [LayerRows(one, like.new_empty(shape))
+                        for one in backbone.layers]  # fmt: skip
+
+    def begin(self, x: Tensor, layout: Layout) -> Tensor:
+        """Read what comes first, and return the scores of its last row."""
+        mask = None if layout.n_rows == 1 else attention_mask(causal, layout)
+        return self.read(x, turns(layout.position, self.backbone.width, x.dtype), mask)
 
     def read(self, x: Tensor, turn: Tensor, mask: Tensor | None) -> Tensor:
         """Return the scores of the last of new rows (batch, row, d_model)."""
@@ -52,7 +65,7 @@ class _Rows:
             one.room = one.room.index_select(1, items)
 
 
-class _Layer:
+class LayerRows:
     """A layer of the transformer, and the room (2, batch, head, position, width).
 
     The two numbers that are rotated together stand side by side, as a complex number,
@@ -82,10 +95,16 @@ class _Layer:
         heads = heads.view(n_batch, n_rows, 3, *self._pairs)
         torch.view_as_complex(heads[:, :, :2]).mul_(turn)
         heads = heads.flatten(4).permute(2, 0, 3, 1, 4)  # (3, batch, head, row, width)
+        x = x + self.out(self.find(heads, place, mask))
+        return x + self.W2(F.gelu(self.W1(_normalised(self.norm2, x))))
+
+    def find(
+        self, heads: Tensor, place: tuple[int, int], mask: Tensor | None
+    ) -> Tensor:
+        """Store keys and values, and return what queries find (batch, row, d_model)."""
         first, end = place
         self.room[:, :, :, first:end] = heads[1:]
-        x = x + self.out(_attend(heads[0], self.room[:, :, :, :end], mask))
-        return x + self.W2(F.gelu(self.W1(_normalised(self.norm2, x))))
+        return attend_stored(heads[0], self.room[:, :, :, :end], mask)
 
 
 class _Map:
@@ -116,7 +135,7 @@ def _normalised(norm: Any, x: Tensor) -> Tensor:
     return found
 
 
-def _attend(q: Tensor, room: Tensor, mask: Tensor | None) -> Tensor:
+def attend_stored(q: Tensor, room: Tensor, mask: Tensor | None) -> Tensor:
     """Let scaled queries read; return (batch, row, d_model)."""
     n_batch, n_heads, n_rows, width = q.shape
     keys, values = room.unbind()
@@ -142,7 +161,7 @@ def _different(tokens: Tensor) -> tuple[Tensor, Tensor]:
     return rows, which
 
 
-def _turns(position: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+def turns(position: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     """Return complex numbers (batch, row, 1, 1, pair) that rotate by positions."""
     cosine, sine = rotation(position, width, dtype)  # (batch, 1, row, width)
     half = width // 2
@@ -174,10 +193,10 @@ def generate_in_step(
     backbone = network.backbone
     assert isinstance(backbone, TokenTransformer)
     with torch.no_grad():
-        return _Generation(network, backbone, drawing, requests).run()
+        return GenerationInStep(network, backbone, drawing, requests).run()
 
 
-class _Generation:
+class GenerationInStep:
     """Requests in step: which are open, and what has become of all."""
 
     def __init__(
@@ -198,7 +217,7 @@ class _Generation:
         self._read_given(network)
         place = torch.arange(length, device=is_filled.device)
         dtype = backbone.symbols.dtype
-        self._turns = _turns(place.unsqueeze(0), backbone.width, dtype)
+        self._turns = turns(place.unsqueeze(0), backbone.width, dtype)
         self._is_given = is_filled.any(dim=0).tolist()
         self._last_gap = (~is_filled * place).amax(dim=1)
         self._ends = set(self._last_gap.tolist())
@@ -211,20 +230,26 @@ class _Generation:
             given, which = _different(given)
         x, layout = network.prefix(len(given), requests.condition)
         self.n_before = layout.n_rows
+        x, layout = self.in_places(x, layout)
         is_row = layout.expand(len(requests)).segment != NOTHING
         self.is_row = None if bool(is_row.all()) else is_row
+        self.rows = self.make_rows(len(given), layout.n_rows + requests.n_positions)
         if self.n_given:
             behind = Layout.of(self.n_given, device=x.device)
             x = torch.cat([x, network.embed(given, behind)], dim=1)
             layout = layout.followed_by(behind)
-        capacity = self.n_before + requests.n_positions
-        self.rows = _Rows(self.backbone, len(given), capacity)
-        mask = None if layout.n_rows == 1 else attention_mask(causal, layout)
-        turn = _turns(layout.position, self.backbone.width, x.dtype)
-        self.scores = self.rows.read(x, turn, mask)
+        self.scores = self.rows.begin(x, layout)
         if which is not None:
             self.rows.keep(which)
             self.scores = self.scores[which]
+
+    def in_places(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+        """Return conditions and begins as they are read."""
+        return x, layout
+
+    def make_rows(self, n_batch: int, capacity: int) -> StoredRows:
+        """Return the room for so many requests and rows."""
+        return StoredRows(self.backbone, n_batch, capacity)
 
     def run(self) -> tuple[Tensor, Work]:
         """Go from position to position until every request is complete."""

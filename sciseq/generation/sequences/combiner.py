@@ -9,10 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from sciseq.generation.method_card import MethodCard
 from sciseq.generation.parts.combiner_backbone import CombinerTransformer
+from sciseq.generation.parts.combiner_lockstep import generate_spans_in_step
 from sciseq.generation.parts.combiner_plans import PLANS
-from sciseq.generation.parts.network import Backbone
+from sciseq.generation.parts.drawing import Drawing
+from sciseq.generation.parts.network import Backbone, SequenceNetwork
+from sciseq.generation.parts.requests import Requests, Work
 from sciseq.generation.sequences.autoregressive import AutoregressiveSequence
 from sciseq.parameters import AnyOf, Integer, Nothing
 from sciseq.parameters import Rule as ParameterRule
@@ -66,8 +71,15 @@ class CombinerSequence(AutoregressiveSequence):
     A span that holds the whole sequence, the begin and the condition, or a span of one
     token, gives :class:`AutoregressiveSequence` itself, with the same weights.
 
-    :meth:`score_samples` is exact, in one pass. Samples have exactly this law: queries,
-    keys and values are cached, what they read is computed anew for each token.
+    :meth:`score_samples` is exact, in one pass, and samples have exactly this law.
+
+    Training and scoring cost less than the square of the length L with each plan, and
+    so does sampling with ``"fixed"`` alone. There the summary of a span of length s is
+    computed once, with its last token, and a token reads at most s + L / s rows in each
+    layer. With other plans, or several, what all tokens so far read is computed anew
+    for each token: attention to the whole sequence, L times, which is more than
+    :class:`AutoregressiveSequence` takes. That is of the order of :math:`L^2 \log L`
+    for ``"logsparse"`` and of :math:`L^{2.5}` for the axial plans.
 
     A condition of several rows, such as peaks, is told as their mean.
 
@@ -83,17 +95,19 @@ class CombinerSequence(AutoregressiveSequence):
 
     method_card: ClassVar[MethodCard] = MethodCard(
         idea="Autoregression in which near tokens are read directly and far ones "
-        "through summaries of spans. Everything is read, at less than quadratic cost.",
+        "through summaries of spans. Everything is read, at less than quadratic cost: "
+        "in training and scoring with each plan, in sampling with the fixed one.",
         order="From left to right, one token in a pass.",
         mask="All earlier tokens: directly, or through the span they are in.",
         corruption="Nothing.",
         objective="Cross-entropy of the next token.",
-        decoder="As autoregressive.",
+        decoder="As autoregressive. With the fixed plan a token reads its own span and "
+        "summaries that were made once; with others all is summarised anew for it.",
         cache="exact",
         score="exact",
         good_for="Meant for long sequences (thousands of tokens).",
         not_for="Short ones, where full attention is as fast and exact in what it "
-        "looks up.",
+        "looks up; samples of long ones with another plan than the fixed one.",
         picture={"span": 3},
     )
 
@@ -105,6 +119,14 @@ class CombinerSequence(AutoregressiveSequence):
         "plan": _Plans(),
         "span": AnyOf(Nothing(), Integer(1)),
     }
+
+    def _run_requests(
+        self, network: SequenceNetwork, drawing: Drawing, requests: Requests
+    ) -> tuple[Tensor, Work]:
+        backbone = network.backbone
+        if isinstance(backbone, CombinerTransformer) and backbone.plan == ("fixed",):
+            return generate_spans_in_step(network, drawing, requests)
+        return super()._run_requests(network, drawing, requests)
 
     def _make_backbone(self) -> Backbone:
         return CombinerTransformer(
