@@ -43,7 +43,9 @@ def request_seeds(seed: int, numbers: Tensor) -> Tensor:
     numbers : Tensor of int64, shape (batch,)
         Numbers of the requests, from 0 to below 2^31.
     """
-    return numbers + (seed % 2**31) * 2**31
+    # Seeds of 32 bits and more differ, too.
+    mixed = (seed ^ ((seed >> 31) * 0x9E3779B1)) % 2**31
+    return numbers + mixed * 2**31
 
 
 def request_parts(
