@@ -106,7 +106,9 @@ bench: $(STAMP)  ## Compare with other packages (long)
 	$(BIN)/python benchmarks/summaries.py
 	$(BIN)/python benchmarks/adapters.py
 	$(BIN)/python benchmarks/structured_attention.py
+	$(BIN)/python benchmarks/long_sampling.py
 	$(BIN)/python benchmarks/generation_peers.py
+	$(BIN)/python benchmarks/sampling_profile.py
 	$(BIN)/python benchmarks/sequences.py
 	$(BIN)/python benchmarks/sequence_steps.py
 	$(BIN)/python benchmarks/sequence_claims.py

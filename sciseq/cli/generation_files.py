@@ -191,8 +191,9 @@ def _problem(one: Any, first: Any) -> str | None:
     if isinstance(one, str) != isinstance(first, str):
         return "strings and lists of tokens are mixed"
     rows = one if all(isinstance(row, list) for row in one) else [one]
-    if not all(isinstance(token, str | int | float) for row in rows for token in row):
-        return "a token is neither a string nor a number"
+    tokens = (token for row in rows for token in row)
+    if any(isinstance(one, bool) or not isinstance(one, str | int) for one in tokens):
+        return "a token is neither a string nor an integer"
     return None
 
 

@@ -105,7 +105,7 @@ def load_generator(path: Path, device: str) -> Any:
     if "device" in inner.get_params(deep=False):
         if device != "auto":  # a model goes on without it; who asks for one is told
             with told_by_options("MODEL"):
-                resolve_device(device, precision=inner.precision)
+                resolve_device(device, precision=inner._device_precision())
         inner.set_params(device=device)
     elif device not in ("auto", "cpu"):
         raise InputError(

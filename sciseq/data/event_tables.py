@@ -144,6 +144,7 @@ def _as_labels(text: "pd.Series[Any]") -> "pd.Series[Any]":
     """
     import pandas as pd
 
+    text = text.str.strip()
     numbers = pd.to_numeric(text, errors="coerce")
     is_same = numbers.notna() & (numbers.map(str) == text)
     return numbers if bool(is_same.all()) else text

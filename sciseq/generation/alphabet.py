@@ -209,7 +209,7 @@ def as_sequences(X: Any) -> tuple[list[Any], str]:
     InputTypeError
         For anything else.
     """
-    if isinstance(X, str) and not (Path(X).suffix or Path(X).exists()):
+    if isinstance(X, str) and not (Path(X).suffix or _exists(X)):
         raise InputError(
             f"X is the string {X[:40]!r}, and there is no such file",
             where="X",
@@ -253,6 +253,13 @@ def as_sequences(X: Any) -> tuple[list[Any], str]:
         else [x.item() if isinstance(x, np.generic) else x for x in one]
         for one in sequences
     ], "list"
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # too long for a name
+        return False
 
 
 def _found(sequences: list[Any]) -> set[Any]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from sciseq.errors import DataQualityError, InputError, InputTypeError
+from sciseq.generation.numbering import is_missing
 from sciseq.generation.parts.network import Condition
 
 __all__ = ["ConditionCoding"]
@@ -72,7 +73,7 @@ class ConditionCoding:
         return cls(
             mean=joined.mean(axis=0).tolist(),
             scale=np.where(scale > 0, scale, 1.0).tolist(),
-            columns=_columns(y),
+            columns=_columns_of_fit(y),
             has_several_rows=_has_several_rows(y),
         )
 
@@ -102,7 +103,7 @@ class ConditionCoding:
         """
         if self.classes is not None:
             return self._encode_classes(y, dtype)
-        y = self._in_order(y)
+        y = self._in_order(_as_list(y))
         if self.has_several_rows and not _has_several_rows(y):
             raise InputError(
                 "conditions of fit are arrays (row, feature); this is a single table "
@@ -126,11 +127,19 @@ class ConditionCoding:
         return Condition(torch.from_numpy(table).to(dtype), torch.from_numpy(is_row))
 
     def _in_order(self, y: Any) -> Any:
-        """Return a table with the columns of fit in their order."""
+        """Return tables with the columns of fit in their order."""
+        if self.has_several_rows and isinstance(y, list | tuple):
+            return [self._one_in_order(one) for one in y]
+        return self._one_in_order(y)
+
+    def _one_in_order(self, y: Any) -> Any:
         names = _columns(y)
         if self.columns is None or names is None:
             return y
-        if sorted(names) != sorted(self.columns):
+        is_same = sorted(names) == sorted(self.columns)
+        if not is_same and y.ndim == 1:  # a column, whose index names no numbers
+            return y
+        if not is_same:
             raise InputError(
                 f"conditions have the columns {names[:20]}, those of fit are "
                 f"{self.columns[:20]}",
@@ -172,18 +181,35 @@ def _is_numbers(y: Any) -> bool:
 
 
 def _columns(y: Any) -> list[str] | None:
-    """Names of the columns of a table, or None where there are none."""
-    if getattr(y, "ndim", None) != 2 or not hasattr(y, "columns"):
+    """Names of the numbers of a table or row, or None where they have none."""
+    names = getattr(y, "columns", getattr(y, "index", None))
+    if not hasattr(y, "to_numpy") or names is None:
         return None
-    return [str(one) for one in y.columns]
+    found = list(names)
+    # Numbers and names that come twice tell nothing apart.
+    is_told = all(isinstance(one, str) for one in found) and len(set(found)) > 0
+    return found if is_told and len(set(found)) == len(found) else None
+
+
+def _as_list(y: Any) -> Any:
+    """Return a column of arrays as a list of them, and anything else as it is."""
+    kind = getattr(getattr(y, "dtype", None), "kind", "")
+    return y.tolist() if kind == "O" and y.ndim == 1 else y
+
+
+def _columns_of_fit(y: Any) -> list[str] | None:
+    """Names of the columns of a table, or of the first of several."""
+    y = _as_list(y)
+    first = y[0] if isinstance(y, list | tuple) and y else y
+    return _columns(first) if getattr(first, "ndim", 0) == 2 else None
 
 
 def _has_several_rows(y: Any) -> bool:
     """Tell whether each condition is an array of rows."""
-    if isinstance(y, np.ndarray) and y.dtype != object:
-        return y.ndim == 3
-    first: Any = next(iter(y), 0) if isinstance(y, list | tuple | np.ndarray) else 0
-    return np.ndim(first) == 2
+    y = _as_list(y)
+    if isinstance(y, list | tuple):
+        return bool(y) and np.ndim(y[0]) == 2
+    return getattr(y, "ndim", 0) == 3
 
 
 def _different(y: Any) -> list[Any]:
@@ -193,8 +219,7 @@ def _different(y: Any) -> list[Any]:
     if not labels or any(np.ndim(one) for one in labels):
         raise DataQualityError("there are no conditions", where="y")
     for row, one in enumerate(labels):
-        # Numbers are equal to themselves, but for those that are none.
-        if one is None or type(one).__name__ in ("NAType", "NaTType") or one != one:
+        if is_missing(one):
             raise DataQualityError(
                 f"the label of sequence {row} is missing",
                 where=f"y[{row}]",
@@ -219,12 +244,11 @@ def _check_widths(rows: list[npt.NDArray[np.float64]], wanted: set[int] | None) 
 
 def _number_rows(y: Any) -> list[npt.NDArray[np.float64]] | None:
     """Conditions as arrays (row, feature), or None when they are labels."""
-    if _columns(y) is not None:
+    y = _as_list(y)
+    if getattr(y, "ndim", 0) == 2:
         y = _as_numbers(y)
     if hasattr(y, "to_numpy"):
         y = y.to_numpy()
-    if isinstance(y, np.ndarray) and y.dtype == object and y.ndim == 1:
-        y = y.tolist()
     if not hasattr(y, "__getitem__"):
         return None
     if np.ndim(y[:1]) == 1 and np.asarray(y).dtype.kind == "f":

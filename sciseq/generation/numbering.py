@@ -8,7 +8,21 @@ import numpy.typing as npt
 
 from sciseq.errors import DataQualityError, InputError
 
-__all__ = ["number_symbols", "sorted_symbols"]
+__all__ = ["is_missing", "number_symbols", "sorted_symbols"]
+
+
+def is_missing(value: Any) -> bool:
+    """Tell whether a label or symbol stands for none: None, nan, or one of pandas.
+
+    Examples
+    --------
+    >>> [is_missing(one) for one in (None, float("nan"), "nan", 0)]
+    [True, True, False, False]
+    """
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    # Numbers are equal to themselves, but for those that are none.
+    return bool(value != value)
 
 
 def sorted_symbols(sequences: Sequence[Sequence[Hashable]]) -> list[Any]:
@@ -25,11 +39,7 @@ def sorted_symbols(sequences: Sequence[Sequence[Hashable]]) -> list[Any]:
     (['A', 'C', 'T'], ['b', 1])
     """
     symbols = dict.fromkeys(symbol for sequence in sequences for symbol in sequence)
-    # Numbers are equal to themselves, but for those that are none.
-    if any(
-        symbol is None or type(symbol).__name__ == "NAType" or symbol != symbol
-        for symbol in symbols
-    ):
+    if any(is_missing(symbol) for symbol in symbols):
         raise DataQualityError(
             "symbols are missing (None or nan)",
             where="X",

@@ -306,7 +306,7 @@ def test_labels_that_look_alike_stay_apart(tmp_path, name):
     assert sorted(events.entities.tolist()) == ["007", "10", "1e1", "7"]
     assert events.vocabulary.tolist() == ["01", "1", "10"]
     # Where nothing is lost, numbers are numbers, and 2 comes before 10.
-    path.write_text(head + f"10{separator}2\n2{separator}10\n")
+    path.write_text(head + f"10{separator}2 \n2{separator}10\n")
     events = read_events(path, time=None)
     assert events.entities.tolist() == [2, 10]
     assert events.vocabulary.tolist() == [2, 10]

@@ -278,6 +278,7 @@ def test_a_fit_that_fails_changes_nothing():
     ("call", "kind", "message"),
     [
         (lambda chain: chain.fit("ABC"), InputError, "the string 'ABC', and there"),
+        (lambda chain: chain.fit("A" * 9999), InputError, "the string 'AAA"),
         (lambda chain: chain.fit([]), InputError, "no sequences"),
         (lambda chain: chain.score_samples(["AB", "AXB"]), InputError, r"X\[1\], symb"),
         (lambda chain: chain.sample(0), InputError, "n is 0"),

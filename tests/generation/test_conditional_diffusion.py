@@ -328,6 +328,19 @@ def test_gaps_are_filled_within_the_template(fitted):
             one.infill(["?????", "??A??"], condition=["A", "B"])
 
 
+def test_what_the_template_fixes_is_legal():
+    model = ready(ConditionalDiffusionSequence, 3, 5, template="??C??")
+    for legal in (None, dict.fromkeys(range(5), "AB")):
+        model.set_params(legal=legal)
+        for made in (
+            model.sample(4, allowed="AB", random_state=0),
+            model.infill(["?????"] * 4, random_state=0) if legal else [],
+        ):
+            assert all(one[2] == "C" and "C" not in one[:2] + one[3:] for one in made)
+    with pytest.raises(InputError, match="gives 'C' at position 0"):
+        model.sample(2, template="C????", allowed="AB")
+
+
 def test_a_fitted_model_is_kept_whole(fitted):
     model, _, _ = fitted
     read = ConditionalDiffusionSequence(**model.get_params())

@@ -283,6 +283,35 @@ def test_columns_of_conditions_are_told_by_their_names():
         ConditionCoding.of(table.assign(charge=["high", "low"]))
 
 
+def test_names_of_columns_are_read_wherever_they_are():
+    table = pd.DataFrame({"mass": [1.0, 2.0], "charge": [9.0, 3.0]})
+    turned = table[["charge", "mass"]]
+    coding = ConditionCoding.of(table)
+    row = coding.encode(table.iloc[:1], torch.float64).rows
+    assert torch.equal(coding.encode(turned.iloc[0], torch.float64).rows, row)
+    # Several rows for each, in a list or a column.
+    for many in ([table, table + 1], pd.Series([table, table + 1], dtype=object)):
+        coding = ConditionCoding.of(many)
+        assert coding.has_several_rows
+        rows = coding.encode([table], torch.float64).rows
+        for other in ([turned], pd.Series([turned], dtype=object)):
+            assert torch.equal(coding.encode(other, torch.float64).rows, rows)
+    # Numbers, names that come twice, and several levels tell nothing apart.
+    for names in ([0, 1], ["a", "a"], pd.MultiIndex.from_tuples([(0, 1), (0, 2)])):
+        unnamed = table.set_axis(names, axis=1)
+        coding = ConditionCoding.of(unnamed)
+        assert coding.columns is None
+        found = coding.encode(unnamed, torch.float64).rows
+        assert torch.equal(coding.encode(table, torch.float64).rows, found)
+    # The names of rows are none of columns.
+    column = pd.Series([0.5, 1.5], index=["first", "second"])
+    coding = ConditionCoding.of(column)
+    assert (coding.columns, coding.n_features) == (None, 1)
+    assert coding.encode(column, torch.float64).rows.shape == (2, 1, 1)
+    coding = ConditionCoding.of(column.to_frame("mass"))
+    assert coding.encode(column, torch.float64).rows.shape == (2, 1, 1)
+
+
 def test_missing_and_mixed_labels_are_refused():
     for missing in (None, float("nan"), pd.NA, np.nan):
         y = ["on", missing, "off"]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import sciseq
+from sciseq import torch_base
 from sciseq.errors import InputError, InputTypeError
 from sciseq.training import available_devices, resolve_device
 
@@ -106,13 +107,21 @@ def test_this_machine():
         assert str(resolve_device(name)) == name
 
 
-def test_networks_that_draw_do_not_take_a_device_without_float64(machine):
+def test_networks_that_draw_do_not_take_a_device_without_float64(machine, monkeypatch):
     machine(has_mps=True)
+    asked, resolve = [], torch_base.resolve_device
+
+    def spy(device, **options):
+        asked.append(options["precision"])
+        return resolve(device, **options)
+
+    monkeypatch.setattr(torch_base, "resolve_device", spy)
     sequences = ["ACGT", "ACGG"] * 4
     for cls, X in ((sciseq.MaskedDiffusionSequence, sequences),
                    (sciseq.ClozeRecommender, [["a", "b", "c"]] * 4)):  # fmt: skip
         with pytest.raises(InputError, match="needs float64"):
             cls(device="mps", max_epochs=1).fit(X)
-        model = cls(d_model=256, d_ff=8192, max_epochs=10**6)  # worth a GPU
-        assert model._device_precision() == "float64"
+        cls(device="auto", max_epochs=1, d_model=8, d_ff=8, n_heads=2).fit(X)
+    assert asked == ["float64"] * 4
+    # What is worth a GPU stays on the processor where it lacks float64.
     assert str(resolve_device("auto", work=BIG, precision="float64")) == "cpu"

@@ -81,7 +81,8 @@ class CombinerSequence(AutoregressiveSequence):
     :class:`AutoregressiveSequence` takes. That is of the order of :math:`L^2 \log L`
     for ``"logsparse"`` and of :math:`L^{2.5}` for the axial plans.
 
-    A condition of several rows, such as peaks, is told as their mean.
+    A condition of several rows, such as peaks, is told as their mean. ``last_work``
+    counts as read all rows that are stored.
 
     Card: sequences §13 (Ren et al., arXiv:2107.05768).
 

@@ -321,6 +321,11 @@ class ConditionalDiffusionSequence(MaskedDiffusionSequence):
 
     def _legal(self, allowed: Any) -> Tensor | None:
         always, now = super()._legal(self.legal), super()._legal(allowed)
+        fixed = self._fixed()
+        at = (fixed >= 0).nonzero().flatten()
+        for one in (always, now):
+            if one is not None:  # what the template fixes is legal there
+                one[at, fixed[at]] = True
         if always is None or now is None:
             return now if always is None else always
         both = always & now
