@@ -108,7 +108,8 @@ class CombinerSequence(AutoregressiveSequence):
         score="exact",
         good_for="Meant for long sequences (thousands of tokens).",
         not_for="Short ones, where full attention is as fast and exact in what it "
-        "looks up; samples of long ones with another plan than the fixed one.",
+        "looks up; samples of long ones with another plan than the fixed one. On grids "
+        "in raster order axial layers were better.",
         picture={"span": 3},
     )
 
