@@ -47,7 +47,8 @@ class Served:
     n_passes : int
         Fused passes.
     n_prefills : int
-        Passes over conditions and begins of requests that joined.
+        Passes over conditions and begins of requests that joined, and over what they
+        give where that would have made the passes of all others wider.
     n_rows : int
         Rows that were computed for sequences in fused passes, padding left out.
     n_sequences, n_tokens : int
@@ -122,9 +123,10 @@ class ContinuousBatcher:
     else is served: every sequence has noise of its own and reads its own rows alone.
     Sums of numbers may be grouped otherwise, so that scores agree to rounding.
 
-    While there is room, the number of passes is the largest, over sequences, of the
-    pass that it joined at plus its own passes. Conditions and begins are read when a
-    sequence joins, in a pass apart. A model that is fitted again while it is served is
+    While there is room, the number of passes is at most the largest, over sequences, of
+    the pass that it joined at plus its own passes. Conditions and begins are read when
+    a sequence joins, in a pass apart, and so is a first pass that has more rows than
+    those of the others. A model that is fitted again while it is served is
     served as it was.
 
     Card: sequences §15 (Flover, arXiv:2305.13484). Keys and values of all seats are
@@ -386,7 +388,20 @@ class ContinuousBatcher:
         self._drawings.of = [one.drawing for one in sequences]
         begin(self._network, self._decoder, requests, requests.work)
         self.served.n_prefills += self._decoder.keeps_prefix
+        if self._running is not None and self._widens(requests, self._running):
+            step(self._network, self._decoder, requests, requests.work)
+            self.served.n_prefills += 1
         return requests
+
+    def _widens(self, new: Requests, running: Requests) -> bool:
+        """Tell whether a pass of all would be wider than without the new ones.
+
+        A long beginning that is given would cost all others as many rows of padding.
+        """
+        width, usual = (
+            self._decoder.rows(one).tokens.shape[1] for one in (new, running)
+        )
+        return width > usual
 
     def _nobody(self, like: Requests) -> Requests:
         """Return requests without any, that others can join."""

@@ -287,6 +287,8 @@ def test_refreshes_of_the_oldest_request_are_seen(variant, monkeypatch) -> None:
 
     model = delayed(variant)()
     asks = [{"n": 2, "random_state": one} for one in range(12)]
+    # All join in a common pass, however wide.
+    monkeypatch.setattr(ContinuousBatcher, "_widens", lambda *_: False)
 
     def is_served_right():
         batcher = ContinuousBatcher(model, 4)
@@ -440,3 +442,33 @@ def test_wrong_ways_to_draw_are_refused_before_they_reach_others() -> None:
     batcher.run()
     assert batcher.is_done(good)
     assert batcher.served.n_sequences == 2
+
+
+def test_a_long_beginning_is_read_apart_from_the_passes_of_others(monkeypatch) -> None:
+    model = fitted(AutoregressiveSequence, 3, LENGTH)
+    step, widths = serving.step, []
+
+    def counted(network, decoder, requests, work):
+        widths.append((len(requests), decoder.rows(requests).tokens.shape[1]))
+        step(network, decoder, requests, work)
+
+    monkeypatch.setattr(serving, "step", counted)
+    batcher = ContinuousBatcher(model, 4)
+    first = batcher.submit(2, random_state=0)
+    batcher.advance()
+    second = batcher.submit(template="ABCAB??", random_state=1)
+    batcher.run()
+    assert batcher.result(first) == model.sample(2, random_state=0)
+    assert batcher.result(second) == [
+        model.sample(template="ABCAB??", random_state=1)[0]
+    ]
+    # Two sequences alone; five given tokens alone; then one row each, three together.
+    assert widths[:3] == [(2, 1), (1, 5), (3, 1)]
+    assert {width for _, width in widths[2:]} == {1}
+    assert batcher.served.n_prefills == 3
+    # Without others a beginning is read in an ordinary pass.
+    widths.clear()
+    alone = ContinuousBatcher(model, 4)
+    alone.submit(template="ABCAB??", random_state=1)
+    alone.run()
+    assert widths == [(1, 5), (1, 1)]
