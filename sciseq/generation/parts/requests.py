@@ -52,7 +52,11 @@ class Work:
 
     @property
     def cache_share(self) -> Tensor:
-        """Rows that came from the cache over all rows that were read or computed."""
+        """Rows that came from the cache over all rows that were read or computed.
+
+        Pooled over the passes. The cache ratio of dKV-Cache is the mean of the shares
+        of the passes, which is the same where all have equally many rows.
+        """
         return self.n_read / (self.n_read + self.n_rows).clamp_min(1)
 
 
