@@ -5,7 +5,7 @@ rows of an array of integers.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -226,7 +226,8 @@ def as_sequences(X: Any) -> tuple[list[Any], str]:
                 f"X is an array of {X.dtype}; tokens in arrays are integers", where="X"
             )
         return X.tolist(), "array"
-    if not (hasattr(X, "__iter__") and hasattr(X, "__len__")):
+    is_ordered = not isinstance(X, Mapping | Set)
+    if not (hasattr(X, "__iter__") and hasattr(X, "__len__") and is_ordered):
         raise InputTypeError(
             f"X is a {type(X).__name__}; strings, lists of tokens or an array of "
             "integers are needed",

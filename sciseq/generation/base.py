@@ -192,6 +192,13 @@ class SequenceGenerator(SequenceLearner):
             )
         return coding.encode(condition, self._dtype)
 
+    def _encoded_rows(self, X: Any, gap: int | None = None) -> Tensor:
+        """Return sequences as rows of tokens, at least one."""
+        rows = torch.from_numpy(self.alphabet_.encode(X, gap=gap))
+        if not len(rows):
+            raise InputError("there are no sequences", where="X")
+        return rows
+
     def _completed(self, rows: Tensor) -> Tensor:
         """Return rows (batch, position) with what the estimator itself fixes."""
         return rows
@@ -230,7 +237,7 @@ class SequenceGenerator(SequenceLearner):
         Sequences of the same kind.
         """
         self._check_is_fitted()
-        rows = self._completed(torch.from_numpy(self.alphabet_.encode(X, gap=-1)))
+        rows = self._completed(self._encoded_rows(X, gap=-1))
         legal = self._legal(None)
         check_given(self.alphabet_, rows, legal)
         legal = legal_in_gaps(self.alphabet_, rows, legal)
@@ -302,7 +309,7 @@ class SequenceGenerator(SequenceLearner):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return what ``score`` finds for encoded sequences and their conditions."""
         self._check_is_fitted()
-        tokens = torch.from_numpy(self.alphabet_.encode(X))
+        tokens = self._encoded_rows(X)
         told = self._condition_rows(condition)
         check_counts(len(tokens), conditions=1 if told is None else len(told.rows))
         device, made = self._run_device(), []

@@ -29,6 +29,8 @@ _DRAWING_RULES: dict[str, Rule] = {
     "top_p": Real(0.0, 1.0, open_low=True),
 }
 
+_COLDEST = 1e-200
+
 TOGETHER = 256
 """Requests that are generated together, and sequences that are scored together."""
 
@@ -114,4 +116,6 @@ def make_drawing(temperature: float, top_k: int | None, top_p: float) -> Drawing
     ]
     if problems:
         raise InputError("; ".join(problems), where="sample")
-    return Drawing(float(temperature), top_k, float(top_p))
+    # Below, quotients overflow: the best token is meant.
+    temperature = float(temperature) if temperature > _COLDEST else 0.0
+    return Drawing(temperature, top_k, float(top_p))

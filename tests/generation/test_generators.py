@@ -174,6 +174,9 @@ def test_the_alphabet_refuses_what_it_cannot_learn():
     for X in ([["a", None]], [["a", float("nan")]], [[True]], [["a", ("b",)]]):
         with pytest.raises(InputTypeError, match="neither strings nor integers"):
             Alphabet.of(X)
+    for X in ({"ACG", "ACT"}, {"a": "ACG"}):
+        with pytest.raises(InputTypeError, match="are needed"):
+            Alphabet.of(X)
     for X in ([], ["", ""], ["A?"], np.array([[1, -1]])):
         with pytest.raises(DataQualityError):
             Alphabet.of(X)
@@ -322,6 +325,16 @@ def test_missing_and_mixed_labels_are_refused():
         ConditionCoding.of(["on", 1])
     assert ConditionCoding.of([True, False]).classes == [False, True]
     assert ConditionCoding.of(pd.Categorical(["b", "a"])).classes == ["a", "b"]
+
+
+@every_generator
+def test_no_sequences_and_no_warmth(cls):
+    model = toy(cls)
+    for call in (model.score_samples, model.infill):
+        with pytest.raises(InputError, match="there are no sequences"):
+            call([])
+    cold = model.sample(3, temperature=1e-320, random_state=0)
+    assert cold == model.sample(3, temperature=0, random_state=0)
 
 
 @every_generator
