@@ -244,6 +244,21 @@ def verdict(what: str, value: float, bound: float, *, at_least: bool = False) ->
     return f"{what}: {value:.4g}, {kind} {bound:g} is asked for: {word}"
 
 
+def span(values: list[float], places: int = 3) -> str:
+    """Write the median, and the range over seeds."""
+    low, high = min(values), max(values)
+    return f"{median(values):.{places}f} ({low:.{places}f} to {high:.{places}f})"
+
+
+def claim(what: str, gains: list[float]) -> list[str]:
+    """Say in a line whether a claim shows, by its gain with each seed, if there are."""
+    if not gains:
+        return []
+    n = sum(one > 0 for one in gains)
+    shown = {len(gains): "shows", 0: "does NOT show"}.get(n, "unclear")
+    return [f"{what}: {shown} ({n} of {len(gains)} seeds; difference {span(gains)})"]
+
+
 def table(head: list[str], rows: list[list[Any]], n_text: int = 1) -> list[str]:
     """Return the lines of a Markdown table; the first columns are text."""
     rule = [" --- " if i < n_text else " ---: " for i in range(len(head))]

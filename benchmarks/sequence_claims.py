@@ -28,7 +28,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from measuring import Cell, digits, median, parser, report, run_cells, table, write
+from measuring import (
+    Cell,
+    claim,
+    digits,
+    median,
+    parser,
+    report,
+    run_cells,
+    span,
+    table,
+    write,
+)
 from torch import Tensor
 
 import sciseq
@@ -247,12 +258,6 @@ def measure_attention(cell: Cell) -> Cell:
 # ---------------------------------------------------------------------- results
 
 
-def span_of(values: list[float], places: int = 3) -> str:
-    """Write the median, and the range over seeds."""
-    low, high = min(values), max(values)
-    return f"{median(values):.{places}f} ({low:.{places}f} to {high:.{places}f})"
-
-
 def found_in(results: list[Cell], **wanted: Any) -> list[Cell]:
     """Return what the cells of some kind found."""
     return [one["found"] for one in results
@@ -265,7 +270,7 @@ def order_lines(results: list[Cell]) -> list[str]:
     if not runs:
         return []
     rows = [
-        [name, *(span_of([run[str(n)][name] for run in runs], 2) for n in GIVEN)]
+        [name, *(span([run[str(n)][name] for run in runs], 2) for n in GIVEN)]
         for name in runs[0][str(GIVEN[0])]
     ]
     return [
@@ -285,7 +290,7 @@ def template_lines(results: list[Cell]) -> list[str]:
         return []
     rows = [
         [name, f"{median([run[name]['passes'] for run in runs]):.1f}",
-         *(span_of([run[name][key] for run in runs]) for key in ("failed", "distance"))]
+         *(span([run[name][key] for run in runs]) for key in ("failed", "distance"))]
         for name in runs[0]
     ]  # fmt: skip
     return [
@@ -306,7 +311,7 @@ def attention_lines(results: list[Cell]) -> list[str]:
             over = [one["nats"] - one["truth"] for one in runs]
             rows.append([
                 edge * edge, name, digits(runs[0]["multiplications"] / 1e6),
-                span_of([one["nats"] for one in runs]), span_of(over),
+                span([one["nats"] for one in runs]), span(over),
                 runs[0]["parameters"],
                 digits(median([one["seconds"] for one in runs]), 2),
             ])  # fmt: skip
@@ -325,16 +330,10 @@ def attention_lines(results: list[Cell]) -> list[str]:
 
 def claims(results: list[Cell]) -> list[str]:
     """Say of each claim whether it shows, seed by seed."""
-    lines = []
+    lines: list[str] = []
 
     def say(what: str, gains: list[float]) -> None:
-        if gains:
-            n = sum(one > 0 for one in gains)
-            shown = {len(gains): "shows", 0: "does NOT show"}.get(n, "unclear")
-            lines.append(
-                f"{what}: {shown} ({n} of {len(gains)} seeds; difference "
-                f"{span_of(gains)})"
-            )
+        lines.extend(claim(what, gains))
 
     runs = found_in(results, part="order")
     for n in GIVEN if runs else ():

@@ -23,7 +23,18 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from measuring import RESULTS, Cell, median, parser, report, run_cells, table, write
+from measuring import (
+    RESULTS,
+    Cell,
+    claim,
+    median,
+    parser,
+    report,
+    run_cells,
+    span,
+    table,
+    write,
+)
 from sequence_steps_picture import draw
 from sequence_steps_runs import CHECKSUMS, MEASURES, measure
 from sequences import AUTOREGRESSIVE
@@ -56,12 +67,6 @@ def found_in(results: list[Cell], part: str, data: str | None = None) -> list[Ce
 def number(value: float | None, places: int = 3) -> str:
     """Write a number, or nothing."""
     return "" if value is None else f"{value:.{places}f}"
-
-
-def span(values: list[float], places: int = 3) -> str:
-    """Write the median, and the range over seeds."""
-    low, high = min(values), max(values)
-    return f"{median(values):.{places}f} ({low:.{places}f} to {high:.{places}f})"
 
 
 # --------------------------------------------------------------------- tables
@@ -281,12 +286,7 @@ def claims(results: list[Cell]) -> Lines:
     lines: Lines = []
 
     def say(what: str, gains: list[float]) -> None:
-        if gains:
-            n = sum(one > 0 for one in gains)
-            shown = {len(gains): "shows", 0: "does NOT show"}.get(n, "unclear")
-            lines.append(
-                f"{what}: {shown} ({n} of {len(gains)} seeds; difference {span(gains)})"
-            )
+        lines.extend(claim(what, gains))
 
     for data in CHECKSUMS:
         runs = found_in(results, "joint", data)

@@ -10,7 +10,6 @@ from typing import Any
 
 from sciseq.cli.boundary import say
 from sciseq.cli.generation_files import (
-    FoundSequences,
     output_kind,
     read_found,
     write_sequences,
@@ -196,7 +195,7 @@ def run_score(request: ScoreRequest) -> None:
         say(f"sequences: {len(found)}, {mean:.4g} bits per token: {request.out}")
 
 
-def _scores(model: Any, found: FoundSequences, request: ScoreRequest) -> Any:
+def _scores(model: Any, found: Any, request: ScoreRequest) -> Any:
     """Return log-likelihoods and their standard errors, 0 where they are exact."""
     given = {"condition": as_conditions(model, found.labels)}
     options = options_for(model.score_samples, given)

@@ -1,8 +1,7 @@
 """Files of sequences that ``sciseq generate`` reads and writes.
 
 What is written is read again before it gets its name, so that ``fit`` and ``score``
-find in it what ``sample`` has made. JSON lines hold any sequence: each line is a
-string, a list of tokens, or a list of rows of tokens.
+find in it what ``sample`` has made. JSON lines hold any sequence.
 """
 
 import contextlib
@@ -11,10 +10,9 @@ import gzip
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sciseq.errors import (
     DataQualityError,
@@ -25,8 +23,10 @@ from sciseq.errors import (
 )
 from sciseq.files import temporary_path
 
+if TYPE_CHECKING:
+    from sciseq.data.sequence_files import NamedSequences
+
 __all__ = [
-    "FoundSequences",
     "output_kind",
     "read_found",
     "write_sequences",
@@ -46,32 +46,12 @@ _MISSING = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class FoundSequences:
-    """Sequences of a file, in its order.
-
-    Parameters
-    ----------
-    ids : list of str
-        Names; numbers from 1 where the file has none.
-    sequences : list
-        Strings, or lists.
-    labels : list of str, optional
-        What the column of classes says of each.
-    """
-
-    ids: list[str]
-    sequences: list[Any]
-    labels: list[str] | None = None
-
-    def __len__(self) -> int:
-        return len(self.sequences)
-
-
 # ---------------------------------------------------------------------------- reading
 
 
-def read_found(path: Path, column: str | None, condition: str | None) -> FoundSequences:
+def read_found(
+    path: Path, column: str | None, condition: str | None
+) -> "NamedSequences":
     """Read sequences, and their classes if a column is named.
 
     Parameters
@@ -101,19 +81,16 @@ def read_found(path: Path, column: str | None, condition: str | None) -> FoundSe
             where=", ".join(named),
             hint="Leave the option out, or give a .csv or .tsv file.",
         )
-    if kind == ".jsonl":
-        sequences = _read_json_lines(path)
-        return FoundSequences([str(i + 1) for i in range(len(sequences))], sequences)
     from sciseq.data.sequence_files import read_sequences
 
     try:
         found = read_sequences(path, column=column, label_column=condition)
     except InputError as error:
-        error.hint = "Rename it to what it holds; .jsonl is known too."
+        error.hint = "Rename it to what it holds."
         raise
     if found.labels is not None:
         _check_labels(path, str(condition), found.sequences, found.labels)
-    return FoundSequences(found.ids, found.sequences, found.labels)
+    return found
 
 
 def _suffix(name: str) -> str:
@@ -156,45 +133,6 @@ def _check_labels(
                 where=str(path),
                 hint="Leave the row out, or write a class such as 'unknown'.",
             )
-
-
-def _read_json_lines(path: Path) -> list[Any]:
-    from sciseq.data.text_lines import numbered_lines
-
-    found: list[Any] = []
-    for number, line in numbered_lines(path):
-        if not line:
-            continue
-        try:
-            one = json.loads(line)
-        except (ValueError, RecursionError):
-            one = None
-        problem = _problem(one, found[0] if found else one)
-        if "\ufffd" in line:
-            problem = "the line is not UTF-8 text"
-        if problem is not None:
-            raise FileFormatError(
-                problem,
-                where=f"{path}:{number}",
-                hint='A line is a string as "ACGT", or tokens as [1, 12].',
-            )
-        found.append(one)
-    if not found:
-        raise FileFormatError(f"{path.name} holds no sequence", where=str(path))
-    return found
-
-
-def _problem(one: Any, first: Any) -> str | None:
-    """Say what is wrong with a sequence, if anything is."""
-    if not isinstance(one, str | list):
-        return "the line is no sequence in JSON"
-    if isinstance(one, str) != isinstance(first, str):
-        return "strings and lists of tokens are mixed"
-    rows = one if all(isinstance(row, list) for row in one) else [one]
-    tokens = (token for row in rows for token in row)
-    if any(isinstance(one, bool) or not isinstance(one, str | int) for one in tokens):
-        return "a token is neither a string nor an integer"
-    return None
 
 
 # ---------------------------------------------------------------------------- writing
@@ -301,10 +239,7 @@ def _difference(place: Path, kind: str, sequences: Sequence[Any]) -> str | None:
     from sciseq.data.sequence_files import read_sequences
 
     try:
-        if kind == "jsonl":
-            found = _read_json_lines(place)
-        else:
-            found = read_sequences(place, file_format=kind).sequences
+        found = read_sequences(place, file_format=kind).sequences
     except (FileFormatError, UnsafeFileError) as error:
         return error.message
     for number, (own, read) in enumerate(zip_longest(sequences, found), start=1):

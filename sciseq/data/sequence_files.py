@@ -1,16 +1,17 @@
-"""Sequences in text files: FASTA, SMILES, columns of CSV, one per line.
+"""Sequences in text files: FASTA, SMILES, columns of CSV, JSON lines, one per line.
 
 Files are read line by line, plain or compressed with gzip; every error names the file
 and the line.
 """
 
 import csv
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sciseq.data.fasta_files import numbered_entries
 from sciseq.data.text_lines import numbered_lines
@@ -32,6 +33,7 @@ _FORMATS = {
     ".csv": "csv",
     ".tsv": "csv",
     ".txt": "lines",
+    ".jsonl": "jsonl",
 }
 
 Column = str | int
@@ -46,13 +48,13 @@ class NamedSequences:
     ids : list of str
         Names; numbers from 1 where the file has none.
     sequences : list of str
-        The sequences.
+        The sequences; of JSON lines also lists of tokens, or of rows of tokens.
     labels : list of str, optional
         What a column of labels says of each.
     """
 
     ids: list[str]
-    sequences: list[str]
+    sequences: list[Any]
     labels: list[str] | None = None
 
     def __len__(self) -> int:
@@ -64,7 +66,7 @@ class _Row(NamedTuple):
 
     line: int
     name: str
-    sequence: str
+    sequence: Any
     label: str | None = None
 
 
@@ -83,10 +85,12 @@ def read_sequences(
     ----------
     path : path-like
         The file.
-    file_format : {"fasta", "smiles", "csv", "lines"}, optional
+    file_format : {"fasta", "smiles", "csv", "lines", "jsonl"}, optional
         By default what the suffix says: ``.fa``, ``.faa``, ``.fasta`` and ``.fna``;
-        ``.smi`` and ``.smiles``; ``.csv`` and ``.tsv``; ``.txt``, each also with
-        ``.gz``. In ``"smiles"`` a name may follow each SMILES after white space.
+        ``.smi`` and ``.smiles``; ``.csv`` and ``.tsv``; ``.txt``; ``.jsonl``, each also
+        with ``.gz``. In ``"smiles"`` a name may follow each SMILES after white space;
+        in ``"jsonl"`` each line is a string, which may be empty, a list of tokens, or a
+        list of rows of tokens.
     column, id_column, label_column : str or int, optional
         Columns of a CSV file that hold the sequences, their names and their labels, by
         name in the first row or by place from 0. The sequences may be left out when
@@ -128,7 +132,10 @@ def read_sequences(
         "id_column": id_column,
         "label_column": label_column,
     }
-    rows = list(_checked(_rows_of(kind, source, columns), source, alphabet))
+    found = _rows_of(kind, source, columns)
+    if kind != "jsonl":  # it tells nothing and an empty sequence apart
+        found = _filled(found, source)
+    rows = list(_allowed(found, source, alphabet))
     if not rows:
         raise FileFormatError(f"{source.name} holds no sequence", where=str(source))
     names = [row.name.split()[0] if row.name.split() else "" for row in rows]
@@ -205,6 +212,7 @@ def _rows_of(
         "fasta": _fasta_rows,
         "smiles": _smiles_rows,
         "lines": _line_rows,
+        "jsonl": _json_rows,
     }
     if kind not in readers:
         raise InputError(
@@ -244,6 +252,39 @@ def _smiles_rows(source: Path) -> Iterator[_Row]:
 def _line_rows(source: Path) -> Iterator[_Row]:
     for number, line in _filled_lines(source):
         yield _Row(number, "", line)
+
+
+def _json_rows(source: Path) -> Iterator[_Row]:
+    first: Any = None
+    for number, line in _filled_lines(source):
+        try:
+            one = json.loads(line)
+        except (ValueError, RecursionError):
+            one = None
+        first = one if first is None else first
+        problem = _problem(one, first)
+        if "\ufffd" in line:
+            problem = "the line is not UTF-8 text"
+        if problem is not None:
+            raise FileFormatError(
+                problem,
+                where=f"{source}:{number}",
+                hint='A line is a string as "ACGT", or tokens as [1, 12].',
+            )
+        yield _Row(number, "", one)
+
+
+def _problem(one: Any, first: Any) -> str | None:
+    """Say what is wrong with a sequence in JSON, if anything is."""
+    if not isinstance(one, str | list):
+        return "the line is no sequence in JSON"
+    if isinstance(one, str) != isinstance(first, str):
+        return "strings and lists of tokens are mixed"
+    rows = one if all(isinstance(row, list) for row in one) else [one]
+    tokens = (token for row in rows for token in row)
+    if any(isinstance(one, bool) or not isinstance(one, str | int) for one in tokens):
+        return "a token is neither a string nor an integer"
+    return None
 
 
 def _filled_lines(source: Path) -> Iterator[tuple[int, str]]:
@@ -295,16 +336,22 @@ def _place(column: Column | None, header: list[str], name: str, source: Path) ->
 # ------------------------------------------------------------------------- checks
 
 
-def _checked(
-    rows: Iterator[_Row], source: Path, alphabet: str | None
-) -> Iterator[_Row]:
-    allowed = None if alphabet is None else frozenset(alphabet)
+def _filled(rows: Iterator[_Row], source: Path) -> Iterator[_Row]:
     for row in rows:
         where = f"{source}:{row.line}"
         if not row.sequence:
             raise FileFormatError("the sequence is empty", where=where)
         if "\ufffd" in row.sequence:
             raise FileFormatError("the sequence is not UTF-8 text", where=where)
+        yield row
+
+
+def _allowed(
+    rows: Iterator[_Row], source: Path, alphabet: str | None
+) -> Iterator[_Row]:
+    allowed = None if alphabet is None else frozenset(alphabet)
+    for row in rows:
+        where = f"{source}:{row.line}"
         if allowed is not None and not allowed.issuperset(row.sequence):
             bad = next(sign for sign in row.sequence if sign not in allowed)
             raise FileFormatError(

@@ -187,8 +187,8 @@ def _columns(y: Any) -> list[str] | None:
         return None
     found = list(names)
     # Numbers and names that come twice tell nothing apart.
-    is_told = all(isinstance(one, str) for one in found) and len(set(found)) > 0
-    return found if is_told and len(set(found)) == len(found) else None
+    is_told = all(isinstance(one, str) for one in found)
+    return found if found and is_told and len(set(found)) == len(found) else None
 
 
 def _as_list(y: Any) -> Any:

@@ -1,5 +1,6 @@
 """What the tests of ``sciseq sequence`` share."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,21 @@ from sciseq.sequencing.sequencer import PeptideSequencer
 
 
 @pytest.fixture
-def run(capsys):
+def console(capsys):
     """Run the command line in this process, as the console script does."""
 
     def run(*arguments: object) -> Result:
         capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
-            main(["sequence", *(str(argument) for argument in arguments)])
+            main([str(argument) for argument in arguments])
         return Result(int(stopped.value.code or 0), *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def run(console):
+    return partial(console, "sequence")
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 
 import csv
 import gzip
+from functools import partial
 
 import numpy as np
 import pytest
-from command_toys import Result
 
 import sciseq
-from sciseq.cli import main
 
 TINY = ("--set", "d_model=8", "--set", "d_ff=8", "--set", "n_layers=1",
         "--set", "n_heads=2", "--epochs", "1", "--device", "cpu")  # fmt: skip
@@ -16,14 +15,8 @@ STRINGS = ["ACGTA", "TTGAC", "GATTA", "CCCCC", "AGCTA", "TATAA"] * 2
 
 
 @pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main(["generate", *map(str, arguments)])
-        return Result(int(stopped.value.code or 0), *capsys.readouterr())
-
-    return run
+def run(console):
+    return partial(console, "generate")
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ written, classes that are no strings, and models without a device."""
 
 import gzip
 import json
+from functools import partial
 
 import numpy as np
 import pytest
-from command_toys import Result
 
 import sciseq
 from sciseq import (
@@ -16,7 +16,6 @@ from sciseq import (
     MaskedDiffusionSequence,
     SequentialPromptSampler,
 )
-from sciseq.cli import main
 from sciseq.data.sequence_files import read_sequences
 
 TINY = {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_heads": 2, "max_epochs": 1,
@@ -55,14 +54,8 @@ MAKERS = {
 
 
 @pytest.fixture
-def run(capsys):
-    def run(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main(["generate", *map(str, arguments)])
-        return Result(int(stopped.value.code or 0), *capsys.readouterr())
-
-    return run
+def run(console):
+    return partial(console, "generate")
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +221,7 @@ def test_other_errors_name_options_too(run, saved, tmp_path):
     other = tmp_path / "some.abc"
     other.write_text("ACGTA\n", encoding="utf-8")
     result = run("score", saved("strings"), other, "-o", out)
-    refused(result, ".jsonl is known too")
+    refused(result, ".txt, .jsonl (at: ")
     assert "file_format" not in result.err
     new = ("-o", tmp_path / "new.txt")
     result = run("sample", saved("strings"), *new, "--condition", "a")

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sciseq
 from sciseq.data import text_lines
 from sciseq.data.sequence_files import read_sequences, smiles_tokens
 from sciseq.data.text_lines import numbered_lines
@@ -175,3 +176,43 @@ def test_real_molecules(data_dir):
     csv = read_sequences(folder / "smiles_solubility500.csv", column="smiles")
     assert len(csv) == 500
     assert "".join(smiles_tokens(csv.sequences[0])) == csv.sequences[0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (['"AC"', "", '""'], ["AC", ""]),
+        (["[1, 12]", "[11]", "[]"], [[1, 12], [11], []]),
+        (["[[1, 2], [3, 4]]"], [[[1, 2], [3, 4]]]),
+    ],
+)
+def test_json_lines_hold_any_sequence(tmp_path, lines, expected):
+    file = tmp_path / "some.jsonl"
+    file.write_text("\n".join(lines) + "\n")
+    found = read_sequences(file)
+    assert found.sequences == expected
+    assert found.ids == [str(i + 1) for i in range(len(expected))]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "no sequence in JSON"), ("[1.5]", "neither a string nor an integer"),
+        ("[true]", "neither a string"), ('"A"\n[1]', "are mixed"), ("[", "no sequence"),
+        ("", "holds no sequence"),
+    ],
+)  # fmt: skip
+def test_lines_that_are_no_sequence_are_refused(tmp_path, text, message):
+    file = tmp_path / "some.jsonl"
+    file.write_text(text)
+    with pytest.raises(FileFormatError, match=message):
+        read_sequences(file)
+
+
+def test_a_generator_is_fitted_on_json_lines(tmp_path):
+    file = tmp_path / "some.jsonl"
+    file.write_text("[1, 12]\n[11, 2]\n" * 10)
+    model = sciseq.AutoregressiveSequence(
+        d_model=8, d_ff=8, n_layers=1, n_heads=2, max_epochs=1, device="cpu"
+    ).fit(file)
+    assert all(set(one) <= {1, 2, 11, 12} for one in model.sample(5, random_state=0))
